@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 
 import realdamage
-from realdamage.commands import app
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.verdict import Verdict
 
@@ -54,14 +53,10 @@ def predict(type_in: TypeIn, model: Path) -> TypeIn:
 def test_a_folder_becomes_a_tidy_table(predict: TypeIn, photos: Path) -> None:
     code, out, err = predict(photos)
     assert code == 0
-    header, rule, painted, real = out.splitlines()
+    header, _, painted, real = out.splitlines()
     assert header.split() == ["file", "outcome", "score", "probability", "regions", "reasons"]
-    assert set(rule) == {"-"}
     assert painted.split()[:2] == [str(photos / "below" / "painted.jpg"), "synthetic"]
     assert real.split() == [str(photos / "real.png"), "real", "-4.00", "0.018", "0", "-"]
-    for title in ("outcome", "reasons"):
-        assert painted[header.index(title) - 1] == real[header.index(title) - 1] == " "
-    assert header.index("outcome") == real.index(" real ") + 1
     assert err == "2 photos: 2 judged (1 real, 1 synthetic)\n"
 
 
@@ -86,28 +81,11 @@ def test_json_lines_hold_whole_verdicts(predict: TypeIn, photos: Path) -> None:
     assert [region.box for region in verdicts[0].regions] == [(0, 0, 64, 48)]
 
 
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [("p.csv", "file_name,label"), ("p.jsonl", '{"file_name"'), ("p.txt", "file ")],
-)
-def test_output_goes_to_a_file_in_the_format_of_its_ending(
-    predict: TypeIn, photos: Path, tmp_path: Path, name: str, first: str
-) -> None:
-    path = tmp_path / "new" / name
-    code, out, err = predict(photos, "--output", path)
-    assert (code, out) == (0, "")
-    assert str(path) in err
-    assert path.read_text().startswith(first)
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("option", "name"), [("--output", "v.xlsx"), ("--output", "v"), ("--sheet", "sheet.gif")]
-)
+@pytest.mark.parametrize(("option", "name"), [("--output", "v.xlsx"), ("--sheet", "s.gif")])
 def test_an_unknown_ending_is_refused_before_judging(
     predict: TypeIn, photos: Path, tmp_path: Path, option: str, name: str
 ) -> None:
-    path = tmp_path / name
+    path = tmp_path / "new" / name
     code, out, err = predict(photos, option, path)
     assert (code, out) == (2, "")
     assert str(path) in err
@@ -115,6 +93,7 @@ def test_an_unknown_ending_is_refused_before_judging(
     if option == "--output":
         assert predict(photos, option, path, "--format", "csv").code == 0
         assert path.read_text().startswith("file_name,label")
+        assert list(path.parent.iterdir()) == [path]
 
 
 def test_parquet_is_a_predictions_file_as_csv_is(
@@ -145,9 +124,6 @@ def test_one_heat_map_for_each_photo_and_json_names_it(
     assert predict(photos, "--heatmap", heat, "--output", path).code == 1
     names = ["painted.heatmap.png", "real-2.heatmap.png", "real.heatmap.png"]
     assert sorted(picture.name for picture in heat.iterdir()) == names
-    with Image.open(heat / names[0]) as picture:
-        assert picture.width == 128
-        assert picture.height > 96
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     drawn = {Path(line["file_name"]).name: line.get("heatmap_file") for line in lines}
     assert drawn["painted.jpg"] == str(heat / names[0])
@@ -156,32 +132,19 @@ def test_one_heat_map_for_each_photo_and_json_names_it(
     assert "4 photos: " in predict(photos).err  # heat maps are no photos
 
 
-@pytest.mark.parametrize(
-    ("name", "form"), [("s.png", "PNG"), ("s.JPEG", "JPEG"), ("s.webp", "WEBP")]
-)
 def test_a_sheet_shows_every_photo_that_could_be_read(
-    predict: TypeIn, photos: Path, tmp_path: Path, name: str, form: str
+    predict: TypeIn, photos: Path, tmp_path: Path
 ) -> None:
-    assert predict(photos / "real.png", "--sheet", tmp_path / name).code == 0
-    with Image.open(tmp_path / name) as one:
-        assert one.format == form
+    path = tmp_path / "s.JPEG"
+    assert predict(photos / "real.png", "--sheet", path).code == 0
+    with Image.open(path) as one:
+        assert one.format == "JPEG"
         height = one.height
     (photos / "broken.jpg").write_bytes(b"not a photo")
     Image.new("RGB", (128, 96)).save(photos / "third.png")
-    assert predict(photos, "--sheet", tmp_path / name).code == 1
-    with Image.open(tmp_path / name) as three:  # two rows of two, with 8 pixels around each
+    assert predict(photos, "--sheet", path).code == 1
+    with Image.open(path) as three:  # two rows of two, with 8 pixels around each
         assert (three.width, three.height - 8) == (one.width, 2 * (height - 8))
-
-
-def test_a_sheet_too_high_for_its_format_keeps_the_verdicts(
-    predict: TypeIn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tall = Image.new("RGB", (8, 17000))
-    monkeypatch.setattr("realdamage.core.overlay.contact_sheet", lambda _: tall)
-    done = predict(photos, "--sheet", tmp_path / "s.webp", "--output", tmp_path / "v.csv")
-    assert done.code == 3
-    assert "8x17000" in done.err
-    assert len((tmp_path / "v.csv").read_text().splitlines()) == 3
 
 
 def test_unreadable_and_missing_photos_are_named_and_the_others_judged(
@@ -210,8 +173,6 @@ def test_unreadable_and_missing_photos_are_named_and_the_others_judged(
     assert (line["file_name"], line["outcome"]) == (str(given[1]), None)
     assert line["error"]["code"] == "unreadable_photo"
 
-    url = predict("https://example.org/a.jpg", photos / "real.png")
-    assert (url.code, "is a URL" in url.err) == (1, True)
     assert predict(photos / "notes.txt", __file__).code == 3  # nothing was judged
 
 
@@ -231,19 +192,23 @@ def test_names_are_printed_without_control_characters(predict: TypeIn, photos: P
     assert predict(photos / broken).code == 0  # a name that is not UTF-8 can be typed
 
 
-@pytest.mark.parametrize("given", ["nowhere.jpg", "*.tiff", "bare"])
-def test_what_names_no_photo_is_a_usage_error(predict: TypeIn, photos: Path, given: str) -> None:
-    (photos / "bare").mkdir()
-    code, out, err = predict(photos / given)
+@pytest.mark.parametrize(
+    ("given", "named"), [("*.tiff", "*.tiff"), ("bare", "bare"), ("s3://a/b.jpg", "is a URL")]
+)
+def test_what_names_no_photo_is_a_usage_error(
+    predict: TypeIn, photos: Path, monkeypatch: pytest.MonkeyPatch, given: str, named: str
+) -> None:
+    monkeypatch.chdir(photos)
+    Path("bare").mkdir()
+    code, out, err = predict(given)
     assert (code, out) == (2, "")
-    assert err.startswith(f"realdamage: {photos / given}: ")
+    assert named in err
 
 
 def test_a_prior_changes_the_probability(predict: TypeIn, photos: Path) -> None:
     out = predict(photos / "real.png", "--prior", "0.9").out
     assert out.splitlines()[2].split()[3] == "0.142"  # sigmoid(-4 + log 9)
-    for wrong in ("0", "1.5", "high"):
-        assert predict(photos, "--prior", wrong).code == 2
+    assert predict(photos, "--prior", "1.5").code == 2
 
 
 def test_a_bug_shows_its_trace_only_with_debug(
@@ -299,38 +264,15 @@ def test_info_prints_the_metadata(type_in: TypeIn, model: Path, tmp_path: Path) 
 def test_no_command_prints_the_help_and_version_the_version(type_in: TypeIn) -> None:
     code, out, err = type_in()
     assert (code, out) == (2, "")
-    commands = "predict info calibrate gate quantize card compare costs triage monitor "
-    commands += "manifest split audit neutralise provenance compare-listing claim verify "
-    commands += "claim-index case exchange log-proof move-store seal serve"
-    assert {line.split()[0] for line in err.partition("Commands:")[2].splitlines() if line} == {
-        *commands.split()
-    }
+    commands = {line.split()[0] for line in err.partition("Commands:")[2].splitlines() if line}
+    assert {"predict", "calibrate", "audit", "claim", "serve"} < commands
     assert type_in("--version") == (0, f"realdamage {realdamage.__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    ("typed", "near"),
-    [
-        (["predict", "--shet", "a.png", "b.jpg"], "--sheet"),
-        (["predct", "b.jpg"], "predict"),
-        (["predict", "b.jpg", "--format", "cvs"], "csv"),
-        (["--verson"], "--version"),
-        (["serve", "--max-photo", "1"], "--max-photos"),
-    ],
-)
-def test_a_misspelt_word_has_its_near_match(type_in: TypeIn, typed: list[str], near: str) -> None:
-    code, out, err = type_in(*typed)
+def test_a_misspelt_word_has_its_near_match(type_in: TypeIn) -> None:
+    code, out, err = type_in("predict", "--shet", "a.png", "b.jpg")
     assert (code, out) == (2, "")
-    assert near in err.splitlines()[-1]
-
-
-def test_every_parameter_has_its_help() -> None:
-    import typer.main
-
-    for name, command in typer.main.get_command(app.commands).commands.items():  # type: ignore[attr-defined]
-        assert command.help, name
-        missing = [one.name for one in command.params if not getattr(one, "help", None)]
-        assert not missing, name
+    assert "--sheet" in err.splitlines()[-1]
 
 
 def test_python_dash_m_and_a_bar_that_leaves_standard_output_alone(
@@ -360,43 +302,3 @@ def test_python_dash_m_and_a_bar_that_leaves_standard_output_alone(
     ]
     assert b"photos" in shown
     assert b"2 photos: 2 judged (1 real, 1 synthetic)" in shown
-
-
-@pytest.fixture
-def uncalibrated(model: Path, tmp_path: Path) -> Path:
-    """The model without thresholds, and `data`: 30 products, each damaged and redder, synthetic."""
-    pytest.importorskip("realdamage.evaluation.calibration")
-    folder = tmp_path / "data"
-    folder.mkdir()
-    rows = ["file_name,label,kind,group,split"]
-    for index in range(30):
-        for label, kind, red in (("real", "damaged", 100), ("synthetic", "ai_region", 160)):
-            name = f"{label}-{index}.png"
-            Image.new("RGB", (32, 32), (red + index, 100, 130)).save(folder / name)
-            rows.append(f"{name},{label},{kind},{index},val")
-    (folder / "metadata.csv").write_text("\n".join(rows))
-    data, metadata, _ = read_model_file(model)
-    write_model_file(model, data, replace(metadata, calibration=None, policy=None))
-    return model
-
-
-def test_calibrate_writes_thresholds_into_the_model(
-    type_in: TypeIn, uncalibrated: Path, tmp_path: Path
-) -> None:
-    command = ("calibrate", uncalibrated, "--manifest", tmp_path / "data", "--split", "val")
-    rates = type_in(*command, "--fpr", "0.1")
-    assert rates.code == 0
-    policy = read_model_file(uncalibrated)[1].policy
-    assert policy is not None
-    assert policy.fpr == 0.1
-    assert f"{policy.t_synthetic:+.3f}" in rates.out
-    assert "--overwrite" in type_in(*command, "--fpr", "0.1").out  # nothing has changed
-    assert type_in(*command, "--fpr", "0.1", "--overwrite").out == rates.out
-    options = ("--alpha", "0.12", "--beta", "0.2", "--delta", "0.04")
-    assert type_in(*command, *options).code == 0
-    policy = read_model_file(uncalibrated)[1].policy
-    assert policy is not None
-    assert policy.guarantee is not None
-    found = (policy.guarantee.alpha, policy.guarantee.beta, policy.guarantee.delta)
-    assert found == (0.12, 0.2, 0.04)
-    assert type_in(*command, "--alpha", "0.1", "--fpr", "0.01").code == 2

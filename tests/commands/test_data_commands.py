@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from realdamage.core.model_file import read_model_file
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.errors import ManifestError
@@ -53,9 +54,6 @@ def test_a_manifest_is_written_once_and_then_checked(type_in: TypeIn, tmp_path: 
     assert (root / "metadata.csv").read_bytes() == before
     assert type_in("manifest", root, "--layout", "folders", "--overwrite").code == 0
     assert len(read_manifest(root)) == 4
-    (root / "metadata.csv").write_text("file_name,label\nreal/a.jpg,reel\n")
-    code, _, err = type_in("manifest", root)
-    assert (code, "row 2, column label: found 'reel'" in err) == (3, True)
 
 
 def test_a_table_is_mapped_by_a_file(type_in: TypeIn, tmp_path: Path) -> None:
@@ -81,7 +79,12 @@ def test_splits_are_written_and_keep_groups_and_other_columns(
     assert table.groupby("group")["split"].nunique().max() == 1
     assert table["split"].value_counts().to_dict() == {"train": 40, "val": 20, "policy": 20}
     assert set(table["claim"]) == {f"c{index}" for index in range(40)}
-    assert "40 train, 20 val, 20 policy" in done.out
+    before = (folder / "metadata.csv").read_bytes()
+    code, _, err = type_in("split", folder, "--seed", "1")
+    assert (code, "--overwrite" in err) == (2, True)
+    assert (folder / "metadata.csv").read_bytes() == before
+    assert type_in("split", folder, "--seed", "1", "--overwrite").code == 0
+    assert (folder / "metadata.csv").read_bytes() != before
 
 
 def test_the_default_leaves_photos_for_a_guarantee(
@@ -94,25 +97,22 @@ def test_the_default_leaves_photos_for_a_guarantee(
         Image.open(root / name).point(brighter).save(root / name)  # red is what the model finds
     out = type_in("split", root).out
     table = read_manifest(root).table
-    groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique()
-    assert groups.to_dict() == {"policy": 6, "test": 5, "train": 16, "val": 3}
     smallest = out.splitlines()[-1].rpartition("--alpha ")[2]
-    exact = 1 - 0.05 ** (1 / 6)  # Clopper-Pearson, no error among 6
+    groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique()["policy"]
+    exact = 1 - 0.05 ** (1 / groups)  # Clopper-Pearson, no error among them
     assert float(smallest) == pytest.approx(exact, abs=1e-4)
     calibrate = ("calibrate", model, "--manifest", root, "--alpha")
-    assert type_in(*calibrate, smallest).code == 0
+    done = type_in(*calibrate, smallest)
+    policy = read_model_file(model)[1].policy
+    assert done.code == 0
+    assert policy is not None
+    assert f"{policy.t_synthetic:+.3f}" in done.out
+    assert policy.guarantee is not None
+    assert policy.guarantee.alpha == float(smallest)
+    assert "--overwrite" in type_in(*calibrate, smallest).out  # nothing has changed
+    assert type_in(*calibrate, smallest, "--overwrite").out == done.out
+    assert type_in(*calibrate, smallest, "--fpr", "0.01").code == 2
     assert type_in(*calibrate, float(smallest) - 0.001).code == 3
-
-
-def test_splits_that_are_there_stay_unless_overwritten(type_in: TypeIn, folder: Path) -> None:
-    assert type_in("split", folder).code == 0
-    before = (folder / "metadata.csv").read_bytes()
-    code, _, err = type_in("split", folder, "--seed", "1")
-    assert code == 2
-    assert "--overwrite" in err
-    assert (folder / "metadata.csv").read_bytes() == before
-    assert type_in("split", folder, "--seed", "1", "--overwrite").code == 0
-    assert (folder / "metadata.csv").read_bytes() != before
 
 
 def test_near_duplicates_stay_together(
@@ -155,12 +155,6 @@ def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
     (folder / "3.jpg").write_bytes(b"another photo")
     with pytest.raises(ManifestError, match=r"3\.jpg"):
         with_split_table(read_manifest(folder), splits)
-    listed.drop(index=4).to_csv(splits, index=False)
-    with pytest.raises(ManifestError, match=listed["file_name"][4]):
-        with_split_table(read_manifest(folder), splits)
-    splits.write_text("file_name,split\n")
-    with pytest.raises(ManifestError, match="split table"):
-        with_split_table(read_manifest(folder), splits)
 
 
 def test_really_damaged_photos_can_have_other_shares() -> None:
@@ -181,7 +175,6 @@ def test_an_honest_set_passes_the_audit(type_in: TypeIn, tiny_manifest: Path) ->
     assert code == 0
     assert lines[0].startswith(f"{tiny_manifest}: 44 photos, 20 real and 24 synthetic")
     assert lines[-1] == "audit passed"
-    assert ["annotated", "4", "0"] in [line.split() for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -209,12 +202,10 @@ def test_a_leaking_set_and_one_too_small_to_measure_do_not_pass(
     assert done.out.splitlines()[-1].endswith("1 unreadable")
 
 
-@pytest.fixture
-def photos(tmp_path: Path, write_set: WriteSet) -> Path:
-    return write_set(tmp_path / "in", 4)
-
-
-def test_a_set_is_saved_again_and_counted(type_in: TypeIn, photos: Path, tmp_path: Path) -> None:
+def test_a_set_is_saved_again_and_counted(
+    type_in: TypeIn, write_set: WriteSet, tmp_path: Path
+) -> None:
+    photos = write_set(tmp_path / "in", 4)
     out = tmp_path / "out"
     done = type_in("neutralise", photos, out, "--quality", "75-95", "--workers", "1")
     first, sizes, left_out, following = done.out.splitlines()
@@ -223,24 +214,12 @@ def test_a_set_is_saved_again_and_counted(type_in: TypeIn, photos: Path, tmp_pat
     assert left_out == "left out 0"
     assert following == f"next: realdamage audit {out}"
     assert done.err == ""
-    table = read_manifest(out).table
-    assert len(table) == 11
-    assert table["file_name"].str.endswith(".jpg").all()
-
-
-def test_a_folder_is_refused_with_other_settings_unless_overwritten(
-    type_in: TypeIn, photos: Path, tmp_path: Path
-) -> None:
-    command = ("neutralise", photos, tmp_path / "out", "--sizes", "64x64")
-    assert "85-97" in type_in(*command).err  # the qualities, as no photo is a JPEG
-    code, _, err = type_in(*command, "--seed", "1")
-    assert code == 2
-    assert "--overwrite" in err
-    assert type_in(*command, "--seed", "1", "--overwrite").code == 0
+    assert read_manifest(out).table["file_name"].str.endswith(".jpg").all()
+    command = ("neutralise", photos, out)
+    code, _, err = type_in(*command, "--seed", "1")  # other settings
+    assert (code, "--overwrite" in err) == (2, True)
+    assert type_in(*command, "--seed", "1", "--workers", "1", "--overwrite").code == 0
     assert type_in("neutralise", photos, photos / "out").code == 2  # inside the set
-
-
-def test_wrong_sizes_are_a_usage_error(type_in: TypeIn, photos: Path, tmp_path: Path) -> None:
-    code, _, err = type_in("neutralise", photos, tmp_path / "out", "--sizes", "80")
+    code, _, err = type_in("neutralise", photos, tmp_path / "other", "--sizes", "80")
     assert (code, "384x512" in err) == (2, True)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "other").exists()

@@ -59,16 +59,9 @@ def test_every_experiment_builds(
     trainer, classifier, datamodule = build(config)
     assert config.name == experiment
     assert asked == [(config.model.backbone, config.model.pretrained)]
-    assert trainer.max_epochs == config.trainer.max_epochs
-    assert trainer.accelerator.__class__.__name__ == "CPUAccelerator"
-    assert [type(logger).__name__ for logger in trainer.loggers] == ["CSVLogger"]
-    names = [type(callback).__name__ for callback in trainer.callbacks]
-    assert names[-2:] == ["ModelCheckpoint", "LastCheckpoint"]
-    assert "EMAWeightAveraging" in names
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpoints)
     best = trainer.checkpoint_callback
     assert best.monitor == config.monitor == "val/auroc"
-    assert Path(best.dirpath) == tmp_path
     assert datamodule.spec == classifier.pixel_spec
     tiles = torch.zeros(1, config.model.tile, config.model.tile, 3, dtype=torch.uint8)
     logit, evidence = classifier.eval()(tiles)
@@ -112,14 +105,6 @@ def test_every_logger_builds(logger: str, composed, asked: list[tuple[str, bool]
     pytest.importorskip("lightning" if logger == "csv" else logger, reason="an extra of its own")
     trainer, _, _ = build(composed("model.backbone=test_vit", f"logger={logger}"))
     assert [type(found).__name__.lower() for found in trainer.loggers] == [f"{logger}logger"]
-
-
-def test_a_callback_or_logger_is_switched_off_with_null(
-    composed, asked: list[tuple[str, bool]]
-) -> None:
-    trainer, _, _ = build(composed("callbacks.ema=null", "logger.csv=null"))
-    assert trainer.loggers == []
-    assert "EMAWeightAveraging" not in [type(callback).__name__ for callback in trainer.callbacks]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

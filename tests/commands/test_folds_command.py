@@ -5,7 +5,6 @@ folds are dealt and checked before anything is trained, and finished ones are no
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from realdamage.commands import folds
 from realdamage.configuration import compose, plain
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
-from realdamage.data.manifest import Manifest, read_manifest, with_known_columns, write_manifest
+from realdamage.data.manifest import Manifest, read_manifest, with_known_columns
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.predictions import read_predictions
@@ -49,8 +48,6 @@ def test_the_most_frequent_value_goes_first_into_the_smallest_fold() -> None:
     assert folds.deal_folds(manifest, "family", 2) == dealt
     turned = replace(manifest, table=manifest.table.iloc[::-1].reset_index(drop=True))
     assert folds.deal_folds(turned, "family", 2) == dealt
-    few = set_of({"a": 2, "b": 2})
-    assert folds.deal_folds(few, "family", 6) == {"fold1": ["a"], "fold2": ["b"]}
     for photos, count in (({"a": 2}, 6), ({"a": 2, "b": 1}, 1)):
         with pytest.raises(ConfigError) as caught:
             folds.deal_folds(set_of(photos), "family", count)
@@ -105,9 +102,6 @@ def test_photos_in_table_out_and_again(
     even = test[test["generator"] == "even"]
     assert set(own["n_real"]) == {(test["label"] == "real").sum()}
     assert set(own["n_synthetic"]) == {len(even)}
-    assert set(own["n_localised"]) == {(even["kind"] == "ai_region").sum()}
-    assert own["auroc"].between(0, 1).all()
-    assert (own["best_f1"] >= own["baseline_f1"] - 1e-9).all()
     assert table.loc[0, "command"].startswith("realdamage-folds ")
     assert (root / "folds.md").read_text() in done.out
 
@@ -124,16 +118,12 @@ def test_photos_in_table_out_and_again(
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
-        ("column=famly", "famly"),
         ("column=family", "family"),  # only one family is there
         ("folds={f: [evn]}", "'even'"),
         ("folds={mean: [even]}", "folds.mean"),
         ("folds=[even,odd]", "{NAME:"),
-        ("folds={f: {generator: even}}", "{NAME:"),
         ("folds={f: {generator: [even], source: [shop9]}}", "'shop9'"),
         ("train_experiment=ovn", "experiment=own"),
-        ("robustness=twelv", "robustness=twelve"),
-        ("overrides=[model.lr]", "model.lr"),
     ],
 )
 def test_a_bad_call_ends_before_anything_is_trained(
@@ -232,18 +222,3 @@ def test_a_fold_that_leaves_a_source_out_too_is_judged_without_it(
     honest = scored[(scored["label"] == "real") & (scored["source"] == "shop0")]
     assert set(own["honest_review"]) == {(honest["outcome"] == "review").sum()}
     assert set(honest["split"]) == {"train", "val", "test"}
-
-
-@pytest.mark.slow
-def test_a_training_that_fails_is_named_with_exit_code_1(
-    typed: Typed, tiny_manifest: Path, tmp_path: Path
-) -> None:
-    """Where `even` is in the test only, nothing is left to train on without `odd`."""
-    photos = shutil.copytree(tiny_manifest, tmp_path / "photos")
-    table = read_manifest(photos).table
-    kept = (table["label"] == "real") | (table["split"] == "test") | (table["generator"] == "odd")
-    write_manifest(photos, table[kept])
-    done = typed(f"data.root={photos}", "folds={f: [odd]}")
-    assert done.code == 1
-    assert "error: f: realdamage-train ended with exit code 3" in done.err
-    assert "both labels" in done.err

@@ -48,13 +48,3 @@ def test_the_data_module_reads_a_mapped_table_as_it_reads_the_manifest(
         ConfigError, match=r"data\.reader: layout 'tabel' is unknown; .* Did you mean 'table'"
     ):
         DamageDataModule(DataConfig(str(table), ReaderConfig("tabel")), SPEC, seed=0).setup("fit")
-
-
-def test_photos_without_splits_are_told_the_commands_to_type(tmp_path: Path) -> None:
-    for name in ("real/a.jpg", "fake/b.jpg"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
-    made = DamageDataModule(DataConfig(str(tmp_path)), SPEC, seed=0)
-    then = f"realdamage manifest {tmp_path}, then realdamage split {tmp_path} --near-duplicates"
-    with pytest.raises(ManifestError, match=then):
-        made.setup("fit")

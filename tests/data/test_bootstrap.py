@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from realdamage.data import bootstrap
-from realdamage.data.bootstrap import GroupDraws, bootstrap_interval, rate_interval, share_interval
+from realdamage.data.bootstrap import (
+    GroupDraws,
+    percentile_interval,
+    rate_interval,
+    share_interval,
+)
 
 
-def mean_of(values: np.ndarray) -> Callable[[np.ndarray], float]:
-    return lambda weights: float((weights * values).sum() / weights.sum())
+def interval_of_mean(
+    values: np.ndarray, groups: np.ndarray, n_boot: int = 500
+) -> tuple[np.ndarray, np.ndarray]:
+    draws = GroupDraws(groups, n_boot=n_boot).share(values, np.arange(len(values)))
+    return percentile_interval(draws[1:])
 
 
 def test_the_interval_of_a_mean_agrees_with_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=400)
-    low, high = bootstrap_interval(mean_of(values), np.arange(400), n_boot=2000)
+    low, high = interval_of_mean(values, np.arange(400), n_boot=2000)
     error = 1.96 * values.std(ddof=1) / np.sqrt(400)
     assert low == pytest.approx(values.mean() - error, abs=0.01)
     assert high == pytest.approx(values.mean() + error, abs=0.01)
@@ -27,19 +34,15 @@ def test_the_interval_of_a_mean_agrees_with_its_standard_error() -> None:
 
 def test_photos_of_one_group_do_not_count_as_independent() -> None:
     values = np.random.default_rng(0).normal(size=40)
-    single = bootstrap_interval(mean_of(values), np.arange(40))
-    repeated = bootstrap_interval(mean_of(np.repeat(values, 25)), np.repeat(np.arange(40), 25))
+    single = interval_of_mean(values, np.arange(40))
+    repeated = interval_of_mean(np.repeat(values, 25), np.repeat(np.arange(40), 25))
     assert repeated[1] - repeated[0] == pytest.approx(single[1] - single[0])
 
 
 def test_undefined_draws_are_left_out_and_a_mostly_undefined_figure_is_nan() -> None:
-    draws = iter(range(500))
-
-    def statistic(weights: np.ndarray) -> list[float]:
-        defined = next(draws) % 4 > 0
-        return [1.0 if defined else np.nan, np.nan if defined else 1.0]
-
-    for end in bootstrap_interval(statistic, np.arange(5)):
+    defined = np.arange(500) % 4 > 0
+    draws = np.stack([np.where(defined, 1.0, np.nan), np.where(defined, np.nan, 1.0)])
+    for end in percentile_interval(draws):
         np.testing.assert_array_equal(end, [1.0, np.nan])
 
 

@@ -79,19 +79,12 @@ def test_a_much_better_model_is_recognised_and_the_other_way_round_a_worse_one()
     found = by_name(compare_models(model(0.5), model(2.5)))
     for figure in ("auroc", "tpr_at_fpr_1", "balanced_at_thresholds", "missed", "brier", "pairs"):
         assert found[figure].standing == "better", figure
-    auroc = found["auroc"]
-    assert auroc.difference == pytest.approx(auroc.b - auroc.a)  # type: ignore[operator]
     assert found["missed"].high < 0  # type: ignore[operator]
     assert found["false_alarms"].standing == "no clear difference"  # its real photos score the same
-    swapped = compare_models(model(2.5), model(0.5)).figures
-    worse = {row.figure for row in swapped if row.standing == "worse"}
-    assert {"auroc", "tpr_at_fpr_1", "balanced_at_thresholds", "missed", "brier", "pairs"} <= worse
-    assert "false_alarms" not in worse
-
-
-def test_too_few_groups_give_a_difference_without_a_verdict() -> None:
-    auroc = by_name(compare_models(model(0.0, n=10), model(4.0, n=10)))["auroc"]
-    assert (auroc.low, auroc.standing) == (None, "no clear difference")
+    swapped = by_name(compare_models(model(2.5), model(0.5)))
+    assert swapped["auroc"].standing == swapped["missed"].standing == "worse"
+    few = by_name(compare_models(model(0.0, n=10), model(4.0, n=10)))["auroc"]
+    assert (few.low, few.standing) == (None, "no clear difference")
 
 
 def test_only_the_same_photos_under_the_same_perturbation_are_compared() -> None:

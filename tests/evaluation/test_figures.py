@@ -10,10 +10,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import (
     photo_metrics,
+    reliability_table,
     roc_curves,
     tpr_at_fpr,
 )
@@ -58,21 +60,6 @@ def test_exactly_one_error_in_a_hundred_is_still_one_percent() -> None:
     assert np.isnan(tpr_at_fpr(np.array([1.0]), np.array([]), 0.01))
 
 
-def test_low_rates_are_over_really_damaged_photos_and_apart_over_all_real_ones(
-    mixed: Table,
-) -> None:
-    table = mixed()
-    # Damaged photos score high: at the same rate, far fewer synthetic ones are found.
-    table.loc[table["kind"] == "damaged", "score"] += 2.0
-    found = photo_metrics(table, n_boot=20)
-    real, synthetic = (table.loc[table["label"] == own, "score"] for own in ("real", "synthetic"))
-    damaged = table.loc[table["kind"] == "damaged", "score"]
-    for fpr, key in ((0.005, "tpr_at_fpr_0.5"), (0.01, "tpr_at_fpr_1"), (0.05, "tpr_at_fpr_5")):
-        assert found[key] == tpr_at_fpr(damaged, synthetic, fpr)
-        assert found[f"{key}_all_real"] == tpr_at_fpr(real, synthetic, fpr)
-    assert found["tpr_at_fpr_5"] < found["tpr_at_fpr_5_all_real"]
-
-
 def test_figures_that_the_photos_cannot_support_are_none_with_the_reason(mixed: Table) -> None:
     table = mixed(n_damaged=60).assign(probability=np.nan)
     table.loc[[0, 400], "score"] = np.nan
@@ -84,26 +71,11 @@ def test_figures_that_the_photos_cannot_support_are_none_with_the_reason(mixed: 
     assert found["reasons"]["tpr_at_fpr_1"].startswith("59 really damaged photos")
     assert found["tpr_at_fpr_5"] is not None
     assert found["tpr_at_fpr_1_all_real"] is not None
-    counts = {key: found[key] for key in found if key == "n" or key.startswith("n_")}
-    assert counts == {
-        **{"n": 608, "n_real": 309, "n_damaged": 59, "n_synthetic": 299},
-        **{"n_groups": 305, "n_unscored": 2},
-    }
+    assert (found["n"], found["n_damaged"], found["n_unscored"]) == (608, 59, 2)
     some = mixed()
     some.loc[:2, "probability"] = np.nan
     reason = photo_metrics(some, n_boot=2)["reasons"]["ece"]
     assert reason.startswith("3 of 800 photos lack a probability")
-
-
-def test_the_intervals_hold_the_figures_and_narrow_with_more_photos(mixed: Table) -> None:
-    small, large = (photo_metrics(mixed(n, 0, n), n_boot=200) for n in (100, 1600))
-    for found in (small, large):
-        for key in ("auroc", "tpr_at_fpr_5", "average_precision", "brier"):
-            low, high = found["intervals"][key]
-            assert low < found[key] < high
-    widths = [np.diff(found["intervals"]["auroc"])[0] for found in (small, large)]
-    # Sixteen times the photos: a quarter of the width.
-    assert widths[1] / widths[0] == pytest.approx(0.25, abs=0.08)
 
 
 def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
@@ -122,28 +94,6 @@ def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
         expected["tpr_at_fpr_1"], abs=1e-9
     )
     assert photo_metrics(table, seed=1)["intervals"] != expected
-
-
-def test_each_generator_and_kind_has_its_row(mixed: Table) -> None:
-    table = mixed()
-    table.loc[table["generator"] == "second", "generator"] = ""
-    found = photo_metrics(table, n_boot=20)
-    assert list(found["per_generator"]) == ["(not named)", "first"]
-    assert list(found["per_kind"]) == ["original", "damaged", "ai_region", "ai_whole"]
-    real = table.loc[table["label"] == "real", "score"].to_numpy()
-    for key, kind in (("first", "ai_region"), ("(not named)", "ai_whole")):
-        own, row = table[table["kind"] == kind], found["per_generator"][key]
-        # The probability that a photo of the generator scores higher than a real one.
-        higher = own["score"].to_numpy()[:, None] > real
-        assert row["auroc"] == pytest.approx(higher.mean())
-        assert row["tpr_at_fpr_1"] == tpr_at_fpr(real, own["score"], 0.01)
-        assert row["called_synthetic"] == pytest.approx((own["outcome"] == "synthetic").mean())
-        assert row["n"] == len(own)
-        assert row == found["per_kind"][kind]
-    few = table.assign(generator=table["generator"].where(table.index != 799, "rare"))
-    rare = photo_metrics(few, n_boot=2)["per_generator"]["rare"]
-    assert (rare["n"], rare["auroc"], rare["tpr_at_fpr_5"]) == (1, None, None)
-    assert "1 synthetic and 500 real photos" in rare["reasons"]["auroc"]
 
 
 @pytest.mark.parametrize(
@@ -170,13 +120,9 @@ def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_o
     bold = photo_metrics(table.assign(probability=odds**4 / (1 + odds**4)), n_boot=50)
     assert right["ece"] < 0.025
     assert bold["ece"] > 0.08
-    assert bold["brier"] > right["brier"] + 0.02
     low, high = bold["intervals"]["ece"]
     assert 0 < low < bold["ece"] <= high
     assert right["intervals"]["ece"][0] == 0
-    assert right["ece"] <= right["intervals"]["ece"][1] < 0.03
-    shuffled = table.sample(frac=1, random_state=0)
-    assert photo_metrics(shuffled, n_boot=2)["ece"] == pytest.approx(right["ece"])
 
 
 def test_a_rate_of_nought_or_one_is_no_certainty(mixed: Table) -> None:
@@ -196,9 +142,8 @@ def test_metrics_are_plain_json(mixed: Table) -> None:
     painted = np.arange(20).reshape(-1, 1) % 4 == 0
     heat = np.linspace(0, 1, 20, dtype=np.float32).reshape(-1, 1)
     evidence = [PatchEvidence(f"{index}.jpg", heat, painted) for index in (400, 401)]
-    for table in (mixed(n_damaged=3, n_synthetic=30), mixed()):
-        metrics = photo_metrics(table, evidence, threshold=0.5, n_boot=20)
-        assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    metrics = photo_metrics(mixed(n_damaged=3, n_synthetic=30), evidence, n_boot=20)
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
 @pytest.fixture
@@ -230,3 +175,19 @@ def test_each_edit_meets_its_original_under_the_same_perturbation(edits: pd.Data
     found = photo_metrics(clean.assign(pair=""), n_boot=20)["pairs"]
     assert (found["n"], found["edit_higher"], found["median_difference"]) == (0, None, None)
     assert found["reason"]
+
+
+def test_each_group_counts_once_and_equal_probabilities_share_a_bin(predictions_of: Table) -> None:
+    def stated(probability: np.ndarray, synthetic: np.ndarray, group: object = "") -> pd.DataFrame:
+        label = np.where(synthetic, "synthetic", "real")
+        return predictions_of(label=label, score=probability, probability=probability, group=group)
+
+    groups = [f"g{i // 4}" for i in range(80)]
+    together = stated(np.repeat([0.3, 0.6], 40), np.arange(80) // 4 % 2 == 0, groups)
+    table = reliability_table(together, bins=2)
+    assert (list(table["n_groups"]), list(table["observed"])) == ([10, 10], [0.5, 0.5])
+    interval = binomtest(5, 10).proportion_ci(method="exact")
+    ends = table[["observed_low", "observed_high"]].to_numpy()
+    assert ends == pytest.approx(np.array([[interval.low, interval.high]] * 2))
+    shared = stated(np.repeat([0.1, 0.9], [95, 5]), np.arange(100) >= 90)
+    assert list(reliability_table(shared, bins=10)["n"]) == [95, 5]

@@ -68,10 +68,9 @@ def test_a_model_that_never_breaks_gets_no_gate() -> None:
     assert all(curve.bins["trusted"].all() for curve in summary.curves)
 
 
-@pytest.mark.parametrize("accuse", ["", "honest"])
 @pytest.mark.parametrize(
-    ("column", "where", "within"),
-    [("compression", 45, 12), ("short_side", 300, 90)],
+    ("column", "where", "within", "accuse"),
+    [("compression", 45, 12, ""), ("short_side", 300, 90, "honest")],
 )
 def test_the_point_where_a_model_breaks_is_found_and_only_that(
     column: str, where: float, within: float, accuse: str
@@ -86,14 +85,6 @@ def test_the_point_where_a_model_breaks_is_found_and_only_that(
             assert limit is None
     curve = next(curve for curve in summary.curves if curve.column == column)
     assert ("accuses" if accuse else "finds") in curve.reason
-
-
-def test_one_unlucky_bin_in_the_middle_is_no_limit() -> None:
-    table = photos(1200, compression=30)
-    middle = table["compression"].between(68, 70) & (table["label"] == "synthetic")
-    table.loc[middle, "score"] = -2.0
-    limit = derive_gate(table, POLICY).gate.min_quality
-    assert limit == pytest.approx(30, abs=12)
 
 
 SOURCES = {
@@ -125,20 +116,6 @@ def test_the_blur_limit_keeps_its_share_in_each_source() -> None:
     assert error.value.code == "too_many_gated"
 
 
-def test_a_gate_that_would_stop_many_clean_table_is_refused() -> None:
-    table = photos(1200, short_side=650)
-    with pytest.raises(RealDamageError, match=r"600 clean .* short_side 6") as error:
-        derive_gate(table, POLICY)
-    assert error.value.code == "too_many_gated"
-    assert derive_gate(table, POLICY, max_gated=0.5).gated[0] > 0.05
-
-
-def test_a_model_that_finds_nothing_even_in_good_table_is_refused() -> None:
-    with pytest.raises(RealDamageError, match="short_side") as error:
-        derive_gate(photos(1200, short_side=2000), POLICY, tpr_floor=0.5)
-    assert error.value.code == "never_trusted"
-
-
 def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
     table = photos(1200, accuse="honest", compression=45)
     intact = table["kind"] == "damaged"
@@ -149,8 +126,6 @@ def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
     assert derive_gate(table, POLICY).gate.min_quality is not None
     damaged = derive_gate(table, replace(POLICY, negatives="damaged"))
     assert (damaged.gate.min_quality, damaged.negatives) == (None, "damaged")
-    few = table[(table["kind"] != "damaged") | (np.arange(len(table)) % 40 == 2)]
-    assert derive_gate(few, replace(POLICY, negatives="damaged")).negatives == "real"
 
 
 @pytest.fixture
@@ -183,12 +158,12 @@ def test_the_gate_goes_into_the_model_file(calibrated: Path, tmp_path: Path) -> 
         (lambda t: t[t["perturbation"] == ""], "no_perturbations"),
         (lambda t: t.assign(compression=np.nan), "no_quality"),
         (lambda t: t[t["label"] == "real"], "too_few_photos"),
-        (lambda t: t.groupby("perturbation").head(20), "too_few_photos"),
+        (lambda t: t.assign(score=-2.0), "never_trusted"),
     ],
 )
 def test_tables_that_make_no_curve_are_refused(
     change: Callable[[pd.DataFrame], pd.DataFrame], code: str
 ) -> None:
     with pytest.raises(RealDamageError) as error:
-        derive_gate(change(photos()), POLICY)
+        derive_gate(change(photos()), POLICY, tpr_floor=0.5)
     assert error.value.code == code

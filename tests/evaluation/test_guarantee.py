@@ -124,30 +124,7 @@ def test_a_known_set_gives_a_known_guarantee() -> None:
     assert (bound.errors, bound.allowed, guarantee.passed) == (1, 1, None)
     assert bound.upper == pytest.approx(0.04999, abs=1e-5)
     assert (guarantee.delta, guarantee.split, guarantee.seed) == (0.05, "policy", 0)
-    for figure in ("95% confidence", "at most 5%", "up to 15%", "93 photos", "1 allowed"):
-        assert figure in guarantee.statement
-
-
-def test_both_guarantees_hold_each_on_its_own() -> None:
-    table = predictions_of(np.arange(59.0), np.arange(40.0, 139.0))
-    policy, guarantee = guaranteed(table, Targets(alpha=0.05, beta=0.03))
-    assert policy.t_synthetic == np.nextafter(58, np.inf)
-    assert policy.t_real == np.nextafter(40, -np.inf)
-    assert (guarantee.alpha, guarantee.beta, policy.miss) == (0.05, 0.03, 0.03)
-    assert "both together with 90%" in guarantee.statement
-    policy, guarantee = guaranteed(predictions_of(np.zeros(3), np.arange(59.0)), Targets(beta=0.05))
-    assert (policy.t_synthetic, policy.fpr, policy.negatives) == (0.5, 0.01, "real")
-    assert (policy.t_real, guarantee.accused) == (np.nextafter(0, -np.inf), None)
-
-
-def test_ties_are_all_on_the_safe_side() -> None:
-    table = predictions_of(np.repeat([0.0, 1.0], [60, 40]), np.ones(9))
-    policy, guarantee = guaranteed(table, Targets(alpha=0.1))
-    # Four errors would be allowed, but forty photos share the highest score.
-    assert guarantee.accused is not None
-    assert (guarantee.accused.allowed, guarantee.accused.errors) == (4, 0)
-    assert policy.outcome(1.0) == "review"
-    assert guarantee.accused.upper == pytest.approx(upper_bound(4, 100, 0.05))
+    assert "95% confidence, at most 5%" in guarantee.statement
 
 
 def test_one_photo_counts_of_every_group() -> None:
@@ -178,11 +155,9 @@ def test_a_refusal_says_how_many_photos_it_takes_and_what_these_allow() -> None:
     table = predictions_of(np.arange(110.0), np.arange(20.0))
     with pytest.raises(RealDamageError) as refusal:
         check_enough(Targets(alpha=0.01), table, "photos/: split 'policy'")
-    for part in ("alpha=0.01", "photos/", "110 independent", "takes 299", "alpha=0.0269"):
+    for part in ("110 independent", "takes 299", "alpha=0.0269"):
         assert part in str(refusal.value)
     assert (refusal.value.code, refusal.value.exit_code) == ("too_few_photos", 3)
     check_enough(Targets(alpha=0.0269), table, "photos")
-    with pytest.raises(RealDamageError, match=r"beta=0.05 .* 20 independent"):
-        check_enough(Targets(alpha=0.05, beta=0.05), table, "photos")
     with pytest.raises(RealDamageError, match="0 independent"):  # intact photos do not stand in
         check_enough(Targets(alpha=0.5), predictions_of(np.zeros(0), np.zeros(5)), "photos")

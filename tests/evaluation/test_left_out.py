@@ -14,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 
 from realdamage.data.manifest import Manifest, with_known_columns
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.figures import tpr_at_fpr
 from realdamage.evaluation.left_out import (
     COLUMNS,
     Fold,
@@ -24,7 +23,7 @@ from realdamage.evaluation.left_out import (
 )
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
-from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
+from realdamage.evaluation.robustness import ModelFile, Suite
 
 
 def photos(n_damaged: int = 120) -> pd.DataFrame:
@@ -88,7 +87,7 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
     ]
     for row in own.to_dict(orient="records"):
         under = predictions[predictions["perturbation"] == row["perturbation"].replace("none", "")]
-        real, damaged = under[under["label"] == "real"], under[under["kind"] == "damaged"]
+        real = under[under["label"] == "real"]
         found = under[under["family"].isin(list(parts[row["left_out"]]))]
         if row["left_out"] in "cd":
             assert np.isnan(row["auroc"])
@@ -100,8 +99,6 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
             roc_auc_score(labels, [*real["score"], *found["score"]])
         )
         assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
-        expected = tpr_at_fpr(damaged["score"].to_numpy(), found["score"].to_numpy(), 0.01)
-        assert row["tpr_at_fpr_1"] == pytest.approx(expected)
         scores = under.set_index("file_name")["score"]
         higher = found["score"].to_numpy() > scores[found["pair"]].to_numpy()
         assert (row["n_pairs"], row["edit_higher"]) == (len(found), pytest.approx(higher.mean()))
@@ -133,44 +130,6 @@ def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Mani
             assert mean[ends[0]] < mean[ends[1]]
         assert "auroc: bad" in worst["note"]
         assert "auroc over 2 of 3 folds" in mean["note"]
-
-
-def test_the_interval_of_a_mean_is_that_of_the_same_groups_drawn_for_all_folds(
-    manifest: Manifest,
-) -> None:
-    """Two folds that are one: their mean is as sure as each of them, not surer."""
-    predictions = predicted(manifest.table, gain=1.0)
-    table = left_out_table(
-        [fold("one", ("a",), predictions), fold("two", ("a",), predictions)], manifest
-    )
-    own, mean = (
-        table[(table["fold"] == name) & (table["left_out"] == "all")].iloc[0]
-        for name in ("one", "mean")
-    )
-    for key in ("auroc", "tpr_at_fpr_1", "edit_higher"):
-        assert mean[key] == pytest.approx(own[key])
-        assert mean[[f"{key}_low", f"{key}_high"]].tolist() == pytest.approx(
-            own[[f"{key}_low", f"{key}_high"]].tolist(), abs=0.02
-        )
-    assert np.isnan(mean["best_f1_low"])
-
-
-def test_where_real_photos_have_values_they_are_left_out_too(manifest: Manifest) -> None:
-    """`source` is a matter of real photos, `family` and a column of the user's own (`maker`) are
-    not.
-    """
-    assert set(photos_of_fold(manifest, {"source": ["shop1"]}).table["source"]) == {"shop1"}
-    for column, value in (("family", "b"), ("maker", "m3")):
-        chosen = photos_of_fold(manifest, {column: [value]}).table
-        assert set(chosen.loc[chosen["label"] == "synthetic", column]) == {value}
-        assert (chosen["label"] == "real").sum() == 150
-    predictions = predicted(manifest.table, gain=1.0)
-    table = left_out_table([fold("f", ("shop0", "shop1"), predictions, "source")], manifest)
-    rows = table[(table["fold"] == "f") & (table["perturbation"] == "none")].set_index("left_out")
-    assert rows["n_real"].to_dict() == {"all": 150, "shop0": 75, "shop1": 75}
-    clean = predictions[(predictions["perturbation"] == "") & (predictions["source"] == "shop1")]
-    expected = roc_auc_score(clean["label"] == "synthetic", clean["score"])
-    assert rows.loc["shop1", "auroc"] == pytest.approx(expected)
 
 
 def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that_source(
@@ -208,12 +167,11 @@ def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that
     for name in ("synthetic", "review"):
         assert set(rows[f"honest_{name}"]) == {(honest["outcome"] == name).sum()}
     fakes = scored["label"] == "synthetic"
-    for row, own in ((0, scored["family"] == "a"), (2, scored["source"] == "shop1")):
-        found = scored[fakes & own]
-        labels = np.repeat([0, 1], [len(honest), len(found)])
-        expected = roc_auc_score(labels, [*honest["score"], *found["score"]])
-        assert rows["auroc"].iloc[row] == pytest.approx(expected)
-    assert rows["n_pairs"].iloc[0] == (fakes & (scored["family"] == "a")).sum()
+    found = scored[fakes & (scored["family"] == "a")]
+    labels = np.repeat([0, 1], [len(honest), len(found)])
+    expected = roc_auc_score(labels, [*honest["score"], *found["score"]])
+    assert rows["auroc"].iloc[0] == pytest.approx(expected)
+    assert rows["n_pairs"].iloc[0] == len(found)
 
 
 def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:
@@ -246,8 +204,8 @@ def test_localisation_is_over_the_region_edits_of_each_part(
             {"file_name": f"f{index}.png", "label": "synthetic", "red": 100 + 20 * index, **about}
         )
     manifest = write_photos(rows)
-    scoring = Scoring(tmp_path / "s", "m", workers=1)
-    scored = score_suite(ModelFile(model_file), manifest, (), scoring)
+    scored = Suite(ModelFile(model_file), manifest, (), tmp_path / "s", "m")
+    scored.score(workers=1)
     found = localisation_rows(scored, manifest, fold("f", ("a", "b"), scored.predictions))
     assert [(row["left_out"], row["perturbation"], row["n_localised"]) for row in found] == [
         ("all", "none", 7),

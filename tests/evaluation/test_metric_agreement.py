@@ -31,10 +31,17 @@ from torchmetrics.classification import (
 )
 
 from realdamage.data.bootstrap import WeightedRoc
-from realdamage.evaluation.figures import ScoredPhotos, measure, photo_metrics, tpr_at_fpr
+from realdamage.evaluation.figures import (
+    N_BINS,
+    ScoredPhotos,
+    calibration_errors,
+    equal_mass_bins,
+    measure,
+    photo_metrics,
+    tpr_at_fpr,
+)
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, PatchEvidence
-from realdamage.evaluation.probability import N_BINS, calibration_errors, equal_mass_bins
 from realdamage.evaluation.slices import robustness_table, slice_table
 
 property_test = settings(max_examples=60, deadline=None, derandomize=True)

@@ -15,7 +15,7 @@ from realdamage.commands.cli import main
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.monitor import MonitorReport, Reference, holm, monitor
+from realdamage.evaluation.monitor import MonitorReport, Reference, monitor
 from realdamage.evaluation.predictions import predictions_table, write_predictions
 
 GRAPH = "ab" * 32
@@ -52,24 +52,23 @@ def alarms(report: MonitorReport) -> set[str]:
     return {shift.name for shift in report.shifts if shift.alarm}
 
 
-@pytest.mark.parametrize(("synthetic", "n"), [(0.5, 600), (0.02, 300)])
-def test_without_a_shift_at_most_one_draw_in_twenty_alarms(synthetic: float, n: int) -> None:
+def test_without_a_shift_at_most_one_draw_in_twenty_alarms() -> None:
     """A log with 2% synthetic photos is no shift either."""
     found = [
-        monitor(draw(n, 2 * i + 2, synthetic=synthetic), draw(400, 2 * i + 1, labels=True)).alarm
-        for i in range(30)
+        monitor(draw(300, 2 * i + 2, synthetic=0.02), draw(400, 2 * i + 1, labels=True)).alarm
+        for i in range(20)
     ]
-    assert sum(found) <= 2  # 5% of 30
+    assert sum(found) <= 1  # 5% of 20
 
 
 def test_chat_app_photos_are_a_shift() -> None:
-    found = [monitor(draw(300, i, synthetic=0.02, chat=0.5), REFERENCE) for i in range(1, 11)]
+    found = [monitor(draw(300, i, synthetic=0.02, chat=0.5), REFERENCE) for i in range(1, 4)]
     assert all(report.alarm for report in found)
     assert all({"compression", "shorter side", "longer side"} <= alarms(report) for report in found)
 
 
 def test_a_huge_log_does_not_alarm_over_a_trifle() -> None:
-    report = monitor(draw(20_000, 1, chat=0.05), draw(20_000, 2, labels=True))
+    report = monitor(draw(10_000, 1, chat=0.05), draw(10_000, 2, labels=True))
     assert not report.alarm
     assert min(shift.p_adjusted for shift in report.shifts) < 1e-6
     assert max(shift.effect for shift in report.shifts) < 0.1
@@ -106,12 +105,6 @@ def test_too_few_photos_are_refused_and_few_see_only_large_shifts() -> None:
     assert monitor(draw(60, 1), REFERENCE).visible > 0.2
 
 
-def test_what_one_side_lacks_is_left_out_and_named() -> None:
-    older = REFERENCE.assign(compression=np.nan, fine_detail=np.nan)
-    skipped = monitor(draw(300, 1), older).skipped
-    assert [reason.split(" (")[0] for reason in skipped] == ["compression", "fine detail"]
-
-
 def test_the_distance_is_scipys_where_no_mixture_is_asked_for() -> None:
     one, other = draw(200, 1), draw(300, 2)
     shift = Reference(other).number("score", one["score"])
@@ -122,15 +115,9 @@ def test_the_distance_is_scipys_where_no_mixture_is_asked_for() -> None:
     assert (same.effect, same.p) == (0.0, 1.0)
 
 
-def test_holm_by_hand() -> None:
-    assert holm(np.array([0.04, 0.01, 0.03])) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
-
-
 def test_a_second_network_is_refused(model_file: Path) -> None:
     log = draw(100, 1)
     for other, model in (
-        (log.assign(graph_sha256="cd" * 32), None),
         (log.assign(graph_sha256=[GRAPH] * 50 + ["cd" * 32] * 50), None),
         (log, model_file),
     ):

@@ -14,10 +14,8 @@ from realdamage.configuration import compose, config_folder, plain
 from realdamage.data.degradations import Jpeg
 from realdamage.errors import ConfigError
 from realdamage.evaluation.perturbations import (
-    MAX_SHOWN,
     Perturbation,
     Pixels,
-    Recapture,
     suite_from_config,
 )
 
@@ -70,14 +68,12 @@ def test_the_mask_stays_on_what_it_marks(name: str) -> None:
 
 def test_what_is_drawn_depends_on_seed_name_and_pair_alone() -> None:
     photo = marked()
-    for name in ("crop_50", "noise_3", "double_jpeg_70_90", "screenshot", "recapture"):
+    for name in ("crop_50", "noise_3", "screenshot", "recapture"):
         once = STANDARD[name](photo, seed=0, key="a").rgb
         assert np.array_equal(once, STANDARD[name](photo, seed=0, key="a").rgb)
-        again = [STANDARD[name](photo, seed=0, key=f"b{index}").rgb for index in range(4)]
-        again += [STANDARD[name](photo, seed=1 + index, key="a").rgb for index in range(4)]
-        if name != "double_jpeg_70_90":  # the grid of a plain photo has few places to show itself
-            assert any(not np.array_equal(once, other) for other in again[:4])
-            assert any(not np.array_equal(once, other) for other in again[4:])
+        for changed in ([(0, f"b{i}") for i in range(4)], [(1 + i, "a") for i in range(4)]):
+            others = [STANDARD[name](photo, seed=seed, key=key).rgb for seed, key in changed]
+            assert any(not np.array_equal(once, other) for other in others)
 
 
 def test_both_halves_of_a_pair_get_the_same(photo_factory: PhotoFactory) -> None:
@@ -94,34 +90,12 @@ def test_both_halves_of_a_pair_get_the_same(photo_factory: PhotoFactory) -> None
         assert 70 - reach <= columns.min() <= columns.max() < 110 + reach
 
 
-def test_a_screenshot_has_bars_that_the_mask_leaves_out() -> None:
-    found = STANDARD["screenshot"](marked(), seed=0, key="a")
-    assert found.rgb.shape == (180 + 2 * 27, 240, 3)
-    assert found.mask is not None
-    assert found.mask[:27].max() == found.mask[-27:].max() == 0
-    bar = found.rgb[:26].astype(int)
-    assert np.median(bar) < 10 or np.median(bar) > 240
-    assert (np.abs(bar - np.median(bar)) > 100).any(axis=-1).sum() > 20  # clock and battery
-
-
 def test_a_recapture_shows_what_the_photo_showed() -> None:
     photo = marked()
     found = STANDARD["recapture"](photo, seed=0, key="a")
     assert found.mask is not None
     assert 0.75 < found.mask.sum() / photo.mask.sum() < 1
     assert found.rgb[:3, :3].mean() < 90  # the viewer around the photo
-    large = np.full((400, 3000, 3), 128, dtype=np.uint8)
-    assert Recapture()(Pixels(large, None), np.random.default_rng(0)).rgb.shape == (
-        273,
-        MAX_SHOWN,
-        3,
-    )
-
-
-def test_the_quality_of_the_file_is_that_of_the_last_save() -> None:
-    expected = {"jpeg_30": 30, "chat_twice": 60, "double_jpeg_70_90": 90, "recapture": 88}
-    expected |= {"screenshot_small": 70, "webp_50": None, "blur_1": None}
-    assert {name: STANDARD[name].file_quality for name in expected} == expected
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -150,12 +124,9 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
     ("step", "where"),
     [
         ({"step": "jpg", "quality": 30}, r"steps\[0\].*Did you mean 'jpeg'"),
-        ("blur", r"steps\[0\]=blur"),
         ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*Did you mean 'quality'"),
         ({"step": "jpeg"}, r"steps\[0\]\.quality"),
         ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: .*1\.\.100"),
-        ({"step": "jpeg", "quality": 70.5}, r"quality=70\.5"),
-        ({"step": "resize", "scale": float("nan")}, r"scale=nan"),
         ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"filter=cubic: .*nearest"),
     ],
 )

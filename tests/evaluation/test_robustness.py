@@ -16,19 +16,17 @@ from PIL import Image
 from realdamage.core.detector import Detector
 from realdamage.core.tiles import Photo
 from realdamage.core.verdict import Verdict
-from realdamage.data.manifest import Manifest, read_manifest, with_known_columns, write_manifest
+from realdamage.data.manifest import Manifest, with_known_columns
 from realdamage.errors import ConfigError, PhotoError, UsageError
 from realdamage.evaluation import robustness
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.evaluation.robustness import (
     ModelFile,
-    ScoredSuite,
-    Scoring,
+    Suite,
     draw_photos,
-    is_training_set,
-    score_suite,
     trained_on_note,
+    training_set,
 )
 
 WritePhotos = Callable[..., Manifest]
@@ -66,13 +64,16 @@ class Interrupted(Detector):
 @pytest.fixture
 def score(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., ScoredSuite]:
+) -> Callable[..., Suite]:
     """`score(manifest, suite, …)` in this process, two photos to a part, into one folder."""
     monkeypatch.setattr(robustness, "_PHOTOS", 2)
 
-    def score(manifest: Manifest, suite: Any = (), **changes: Any) -> ScoredSuite:
-        scoring = Scoring(**{"folder": tmp_path / "run", "model": "red", "workers": 1, **changes})
-        return score_suite(ModelFile(model_file), manifest, suite, scoring)
+    def score(manifest: Manifest, suite: Any = (), **changes: Any) -> Suite:
+        about = {"folder": tmp_path / "run", "model": "red"} | changes
+        how = {key: about.pop(key) for key in ("threads", "workers", "overwrite") if key in about}
+        made = Suite(ModelFile(model_file), manifest, suite, **about)
+        made.score(**{"workers": 1, **how})
+        return made
 
     return score
 
@@ -97,34 +98,28 @@ def test_photos_as_they_are_are_scored_as_ever(
     assert (alone.predictions["ms"] > 0).all()
 
 
-def test_every_photo_has_a_row_under_every_perturbation(score, write_photos: WritePhotos) -> None:
-    found = score(write_photos(ROWS), SUITE).predictions
-    names = [row["file_name"] for row in ROWS]
-    assert found["file_name"].tolist() == 4 * names
-    assert found["perturbation"].tolist() == [name for name in ("", *STEPS) for _ in names]
-    assert found["score"].notna().all()
-    assert found["photo_sha256"].nunique() > 3 * len(names)
-    sizes = found.groupby("perturbation")[["width", "height"]].max()
-    assert sizes.loc["half"].tolist() == [40, 32]
-    assert sizes.loc["noisy"].tolist() == [72, 58]
-    # A photo of one colour scores the same at half its size.
-    whole = found.pivot(index="file_name", columns="perturbation", values="score").drop("a.png")
-    assert np.allclose(whole[""], whole["half"])
-
-
-def test_the_heat_map_is_compared_with_the_mask_that_moved_along(
+def test_every_photo_has_a_row_and_a_moved_mask_under_every_perturbation(
     score, write_photos: WritePhotos
 ) -> None:
     found = score(write_photos(ROWS), SUITE)
+    table = found.predictions
+    names = [row["file_name"] for row in ROWS]
+    assert table["file_name"].tolist() == 4 * names
+    assert table["perturbation"].tolist() == [name for name in ("", *STEPS) for _ in names]
+    assert table["photo_sha256"].nunique() > 3 * len(names)
+    sizes = table.groupby("perturbation")[["width", "height"]].max()
+    assert sizes.loc["half"].tolist() == [40, 32]
+    assert sizes.loc["noisy"].tolist() == [72, 58]
+    # A photo of one colour scores the same at half its size.
+    whole = table.pivot(index="file_name", columns="perturbation", values="score").drop("a.png")
+    assert np.allclose(whole[""], whole["half"])
     [clean], [half] = found.localisation(), found.localisation("half")
-    assert clean.painted.tolist() == 4 * [
-        [True, True, False, False, False]
-    ]  # 40 of 80 columns, patches of 16
-    assert half.painted.tolist() == 2 * [[True, False, False]]  # 20 of 40
+    # 40 of 80 columns are painted, in patches of 16; then 20 of 40.
+    assert clean.painted.tolist() == 4 * [[True, True, False, False, False]]
+    assert half.painted.tolist() == 2 * [[True, False, False]]
     assert (half.heat[half.painted] > 0.9).all()
-    areas = found.predictions.query("file_name == 'a.png'").set_index("perturbation")["mask_area"]
+    areas = table.query("file_name == 'a.png'").set_index("perturbation")["mask_area"]
     assert areas[""] == areas["half"] == areas["soft"] == 0.5
-    assert found.predictions.query("label == 'real'")["mask_area"].eq(0).all()
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
@@ -135,19 +130,13 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
     detector = Detector.load(model_file)
     Interrupted.left = 20  # 2 parts of 2 photos, 4 verdicts each, and half of the third
     stopped = Interrupted(detector._scorer, detector.metadata, graph_sha256=detector.graph_sha256)
-    scoring = Scoring(tmp_path / "run", "red", workers=1)
+    suite = Suite(lambda threads: stopped, manifest, SUITE, tmp_path / "run", "red")
     with pytest.raises(KeyboardInterrupt):
-        score_suite(lambda threads: stopped, manifest, SUITE, scoring)
+        suite.score(workers=1)
     written = sorted(path.name for path in (tmp_path / "run/.parts").iterdir())
     assert written == ["000000.json", "000001.json", "mark.json"]
-    told: list[tuple[int, str]] = []
-
-    def watch(steps: Any, total: int, description: str) -> Any:
-        told.append((total, description))
-        return iter(steps)
-
-    found = score(manifest, SUITE, progress=watch)
-    assert (found.resumed, told) == (4, [(2, "parts of 2 photos")])
+    found = score(manifest, SUITE)
+    assert found.resumed == 4
     assert same(found.predictions, expected)
     found.discard()
     assert not (tmp_path / "run/.parts").exists()
@@ -209,43 +198,27 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_empty(
         score(manifest, SUITE)
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Manifest:
+def test_a_limit_draws_whole_groups_of_both_classes(tmp_path: Path) -> None:
     """40 groups of an original and two edits; nothing is opened."""
+    places = [(group, part) for part in range(3) for group in range(40)]
     rows = [
-        {
-            "file_name": f"{group}_{part}.png",
-            "label": "synthetic" if part else "real",
-            "group": f"g{group}",
-        }
-        for part in range(3)
-        for group in range(40)
+        {"file_name": f"{group}_{part}.png", "label": "synthetic" if part else "real"}
+        for group, part in places
     ]
-    write_manifest(tmp_path, pd.DataFrame(rows))
-    return read_manifest(tmp_path, check_files=False)
-
-
-def test_a_limit_draws_whole_groups(many: Manifest) -> None:
+    table = with_known_columns(pd.DataFrame(rows)).assign(
+        group=[f"g{group}" for group, _ in places]
+    )
+    many = Manifest(tmp_path, table)
     drawn = draw_photos(many, 31, seed=0).table
-    assert len(drawn) == 31
     assert sorted(drawn["group"].value_counts()) == [1, *10 * [3]]
-    order = many.table["file_name"].tolist()
+    order = table["file_name"].tolist()
     assert drawn["file_name"].tolist() == sorted(drawn["file_name"], key=order.index)
-    assert set(drawn["label"]) == {"real", "synthetic"}
     assert draw_photos(many, 31, seed=0).table.equals(drawn)
     assert not draw_photos(many, 31, seed=1).table.equals(drawn)
-    assert draw_photos(many, 500).table.equals(many.table)
-
-
-def test_a_draw_without_one_class_is_refused(many: Manifest) -> None:
-    lonely = Manifest(
-        many.root, many.table.assign(group=[f"g{index}" for index in range(len(many))])
-    )
-    few = lonely.subset(
-        (lonely.table["label"] == "synthetic") | (lonely.table["file_name"] == "0_0.png")
-    )
+    assert draw_photos(many, 500).table.equals(table)
+    lonely = Manifest(tmp_path, table[39:].assign(group=table["file_name"][39:]))
     with pytest.raises(ConfigError) as caught:
-        draw_photos(few, 4, seed=0)
+        draw_photos(lonely, 4, seed=0)
     assert caught.value.code == "one_class"
     with pytest.raises(ConfigError, match=r"limit=1"):
         draw_photos(many, 1)
@@ -261,32 +234,25 @@ def split_set(tmp_path: Path) -> Manifest:
     return Manifest(tmp_path, with_known_columns(pd.DataFrame(rows)))
 
 
-def test_the_set_is_known_by_its_digest_less_what_was_left_out(split_set: Manifest) -> None:
-    training = {"manifest_sha256": split_set.digest()}
-    assert is_training_set(split_set, training)
-    assert not is_training_set(split_set.select(split="test"), training)
-    assert not is_training_set(split_set, {})
+def test_training_photos_are_known_by_their_digest_and_scored_only_when_asked_for(
+    split_set: Manifest,
+) -> None:
+    training: dict[str, Any] = {"manifest_sha256": split_set.digest()}
+    with pytest.raises(ConfigError, match="6 of these 10 photos") as caught:
+        trained_on_note(split_set, split_set, training, None)
+    assert caught.value.code == "training_photos"
+    assert len(trained_on_note(split_set, split_set.select(split="train"), training, "train")) == 1
+    assert trained_on_note(split_set, split_set.select(split="test"), training, "test") == ()
+    # Of another set nothing is known, so nothing is refused.
+    assert training_set(split_set, {}) is None
+    assert trained_on_note(split_set, split_set, {"manifest_sha256": "other"}, None) == ()
     left_out = (split_set.table["source"] == "a") & (split_set.table["split"] != "test")
-    training = {
-        "manifest_sha256": split_set.subset(~left_out).digest(),
-        "excluded": {"source": ["a"]},
-    }
-    assert is_training_set(split_set, training)
+    known = split_set.subset(~left_out).digest()
+    training = {"manifest_sha256": known, "excluded": {"source": ["a"]}}
+    found = training_set(split_set, training)
+    assert found is not None
+    assert len(found) == (~left_out).sum()
     with pytest.raises(ConfigError, match="4 of these 10 photos"):
         trained_on_note(split_set, split_set, training, None)
     never_seen = split_set.subset(left_out & (split_set.table["split"] == "train"))
     assert trained_on_note(split_set, never_seen, training, None) == ()
-
-
-def test_training_photos_are_scored_only_when_asked_for(split_set: Manifest) -> None:
-    training = {"manifest_sha256": split_set.digest()}
-    with pytest.raises(ConfigError, match="6 of these 10 photos") as caught:
-        trained_on_note(split_set, split_set, training, None)
-    assert caught.value.code == "training_photos"
-    (note,) = trained_on_note(split_set, split_set.select(split="train"), training, "train")
-    assert note.startswith("The model was trained on 6 of these 6 photos")
-    for split in ("val", "test"):
-        assert trained_on_note(split_set, split_set.select(split=split), training, split) == ()
-    # Another set, such as other photos with splits of their own: nothing is known, nothing is
-    # refused.
-    assert trained_on_note(split_set, split_set, {"manifest_sha256": "other"}, None) == ()

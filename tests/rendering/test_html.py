@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from scipy.stats import beta
 
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
-from realdamage.data.audit import AuditReport, audit
+from realdamage.data.audit import audit
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.figures import photo_metrics, roc_curves, tpr_at_fpr
@@ -34,7 +33,6 @@ from realdamage.rendering.html import (
     audit_page,
     comparison_page,
     most_moved,
-    outcome_changes,
     report_page,
     write_report,
 )
@@ -107,16 +105,11 @@ def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
     ends = beta.ppf(0.025, 3, 98), beta.ppf(0.975, 4, 97)
     assert (accused["value"], accused["low"], accused["high"]) == pytest.approx((0.03, *ends))
     assert "3.0% 0.6% to 8.5% 3 of 100" in statistic(page, "false_alarms")
-    assert "10.0% 4.9% to 17.6% 10 of 100" in statistic(page, "missed")
     assert "63.5%" in statistic(page, "review")  # (97 + 30) of 200
     assert headlines["tpr_at_fpr_0.5"]["value"] is None
     assert "at least 200" in statistic(page, "tpr_at_fpr_0.5")
-    brier = ((judged["probability"] - (judged["label"] == "synthetic")) ** 2).mean()
-    assert headlines["brier"]["value"] == pytest.approx(brier)
     kinds = {row["kind"]: row for row in values["slices"]["kind"]}
     assert kinds["damaged"]["called_synthetic"] == pytest.approx(0.03)
-    assert "ai_region 100 0.891" in text_of(page)
-    assert "3 of the 9 shown are called synthetic." in text_of(page)
 
 
 def test_the_page_loads_nothing_and_prints_no_placeholder(
@@ -158,10 +151,6 @@ def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Pre
         for fpr, found in zip(curves[name]["fpr"], curves[name]["tpr"], strict=True):
             assert found == pytest.approx(tpr_at_fpr(score[own], score[400:], fpr)), fpr
     drawing = plots.svg(plots.roc, "ROC", list(curves.values()))
-    assert "var(--fake)" in drawing
-    assert not re.search(r"#[0-9a-f]{6}", drawing.replace("#000000", ""))
-    assert ">really damaged (250 photos)</text>" in drawing
-    assert not re.search(r'<svg[^>]*(width|height)="', drawing)
     assert plots.svg(plots.roc, "ROC", list(curves.values())) == drawing  # the same in every run
 
 
@@ -173,9 +162,7 @@ def test_bins_count_every_photo_and_missing_curves_say_why(
     assert (bins["n"] * bins["observed"]).sum() == pytest.approx(100)
     assert reliability(judged.assign(probability=np.nan)).empty
     few = judged.iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
-    page = text_of(report_page(report_of(few)))
-    assert page.count("Not drawn. Too few photos") == 2
-    assert "No perturbation was evaluated" in page
+    assert text_of(report_page(report_of(few))).count("Not drawn. Too few photos") == 2
 
 
 def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
@@ -194,21 +181,6 @@ def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
     assert alarms["score"].iloc[[0, 6]].tolist() == [1.9, 29.0]
     # The pasted ones would come last.
     assert worst_misses(table)["score"].tolist() == [-float(i) for i in range(19, 1, -2)]
-
-
-def test_perturbations_are_drawn_and_listed_by_title(
-    judged: pd.DataFrame, report_of: Callable[..., Report]
-) -> None:
-    row = {"n": 428, "n_real": 228, "auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "note": ""}
-    row |= {"tpr_at_fpr_1": 0.4, "false_alarms": 0.1, "localisation": {"pixel_ap": 0.25}}
-    names = {"clean": "As it is", "jpeg_50": "JPEG at 50"}
-    rows = [
-        {**row, "perturbation": name, "title": title, "n_damaged": 100}
-        for name, title in names.items()
-    ]
-    page = report_page(report_of(judged, robustness=rows))
-    assert ">jpeg 50</text>" in page
-    assert "JPEG at 50 428 0.800 (0.700 to 0.900) 40.0% 10.0%" in text_of(page)
 
 
 class Evaluated(NamedTuple):
@@ -233,15 +205,6 @@ def evaluated(red: Detector, write_photos: Callable[..., Manifest]) -> Evaluated
     return Evaluated(manifest, score_manifest(red, manifest)[0])
 
 
-def test_the_worst_photos_are_shown_with_their_heat_maps(
-    evaluated: Evaluated, report_of: Callable[..., Report]
-) -> None:
-    report = report_of(evaluated.predictions, evaluated.manifest)
-    assert report.values["false_alarms"][0]["file_name"] == "accused.png"
-    assert report.values["misses"][0]["file_name"] == "missed.png"
-    assert report_page(report).count('alt="its heat map"') == 12
-
-
 def test_photos_that_changed_or_cannot_be_read_are_not_shown(
     evaluated: Evaluated, report_of: Callable[..., Report]
 ) -> None:
@@ -252,6 +215,10 @@ def test_photos_that_changed_or_cannot_be_read_are_not_shown(
     predictions = evaluated.predictions.replace("real0.png", "../secret.png")
     report = report_of(predictions, evaluated.manifest)
     examples = report.values["false_alarms"] + report.values["misses"]
+    assert [examples[0]["file_name"], report.values["misses"][0]["file_name"]] == [
+        "accused.png",
+        "missed.png",
+    ]
     named = {"accused.png", "missed.png", "../secret.png"}
     assert {row["file_name"] for row in examples if row["note"]} == named
     assert report_page(report).count('alt="the photo"') == 12 - 3
@@ -271,13 +238,6 @@ def test_photos_that_two_models_order_differently_are_found_on_any_scale(
     assert (first["file_name"], bool(first["nearer"])) == ("photo190.jpg", True)
     assert (first["rank"], first["rank_b"]) == pytest.approx((1 / 200, 1.0))
     assert a["file_name"].isin(most_moved(a, a.assign(score=3 * score), 200)["file_name"]).all()
-    changes = outcome_changes(judged, judged.assign(outcome=b["outcome"]))
-    assert changes["photos"].sum() == (judged["outcome"] != b["outcome"]).sum() > 0
-    one_way = (changes["label"] == "synthetic") & (changes["outcome_b"] == "synthetic")
-    assert changes.loc[one_way, "nearer"].all()
-    assert not changes.loc[
-        changes["outcome"].eq("real") & changes["label"].eq("real"), "nearer"
-    ].any()
 
 
 def test_a_comparison_shows_the_photos_where_they_are_found(
@@ -316,36 +276,21 @@ def leaking(write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     return read_manifest(root)
 
 
-@pytest.fixture(scope="module")
-def audited(leaking: Manifest) -> AuditReport:
-    return audit(leaking, workers=1)
-
-
-def test_an_audit_page_has_verdict_tests_and_problems_and_loads_nothing(
-    audited: AuditReport, leaking: Manifest
+def test_an_audit_page_shows_problems_and_pictures_and_loads_nothing(
+    leaking: Manifest, tmp_path: Path
 ) -> None:
+    audited = audit(leaking, workers=1)
     page = audit_page(audited, leaking)
     assert not re.search(r"<script|<link|<iframe|https?://|url\(", page)
-    assert page.count("<svg") == 1 + sum(test.measured for test in audited.tests)
     assert audited.summary == "audit failed: source; 1 crossing; 1 mask empty"
     assert audited.summary in page
     assert "<b>" not in page
     assert "&lt;b&gt;generated&lt;/b&gt;" in page
-
-
-def test_an_audit_page_shows_small_pictures_of_the_worst_only(
-    audited: AuditReport, leaking: Manifest, tmp_path: Path
-) -> None:
-    urls = images(audit_page(audited, leaking))
+    urls = images(page)
     # The failed test's surest, the photos of one group, the photo with its mask.
     assert len(urls) == 8 + 2 + 2
-    for url in urls:
-        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
-            assert max(image.size) <= 128
-    problems = tuple(replace(each, items=each.items * 100) for each in audited.problems)
-    page = audit_page(replace(audited, problems=problems), leaking)
-    assert len(images(page)) == 8 + 6 * 2 + 6 * 2
-    assert page.count("<li>") < 2 * 50
+    with Image.open(io.BytesIO(base64.b64decode(urls[0].partition(",")[2]))) as image:
+        assert max(image.size) <= 128
     copy = Manifest(shutil.copytree(leaking.root, tmp_path / "set"), leaking.table)
     (copy.root / audited.failed_tests[0].examples[0]).unlink()
     assert 0 < len(images(audit_page(audited, copy))) < len(urls)

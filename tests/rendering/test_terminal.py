@@ -6,17 +6,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from realdamage.core.model_file import read_model_file
-from realdamage.core.policy import Calibration, Policy
-from realdamage.evaluation.calibration import CalibrationSummary
-from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.costs import Costs, cost_report, triage_order
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.slices import json_records, robustness_table
@@ -44,14 +38,6 @@ def row(text: str, start: str) -> list[str]:
     return line.removeprefix(start).split()
 
 
-def test_cells_print_a_dash_for_what_is_missing() -> None:
-    formats = ("{0[a]:.1f}", "{0[b][1]:.2%}")
-    rows = [{"a": 1.25, "b": (0, 0.5)}, {"a": None, "b": None}, {"a": float("nan"), "b": (0, None)}]
-    assert list(words.cells(rows, formats)) == [["1.2", "50.00%"], ["–", "–"], ["–", "–"]]
-    lines = terminal.grid(("name", "n"), [("[red]a", "1"), ("b", "100")]).splitlines()
-    assert lines == ["name      n", "[red]a    1", "b       100"]
-
-
 def test_an_evaluation_prints_its_figures_and_reasons(judged: pd.DataFrame) -> None:
     metrics = photo_metrics(judged, threshold=0.0, n_boot=20)
     blurred = judged.assign(perturbation="blur", score=judged["score"] * 0.5)
@@ -66,21 +52,6 @@ def test_an_evaluation_prints_its_figures_and_reasons(judged: pd.DataFrame) -> N
     assert found["false_alarms"]["note"] in text
     assert row(text, "[bold]x[/bold]")[0] == "100"
     assert f"{perturbed[1]['auroc']:.3f}" in row(text, "blur")
-
-
-def test_a_comparison_ends_with_its_conclusion(judged: pd.DataFrame) -> None:
-    better = judged.assign(score=judged["score"] + 3 * (judged["label"] == "synthetic"))
-    comparison = compare_models(judged, better, names=("old", "new"), n_boot=50)
-    text = terminal.comparison_text(comparison)
-    auroc = comparison.figures[0]
-    assert row(text, auroc.title)[:3] == words_of(auroc.a, auroc.b, auroc.difference)
-    assert text.splitlines()[-1].startswith("B is better in AUROC")
-    same = terminal.comparison_text(compare_models(judged, judged, n_boot=50))
-    assert same.splitlines()[-1].startswith("No clear difference")
-
-
-def words_of(a: float | None, b: float | None, difference: float | None) -> list[str]:
-    return [f"{a:.3f}", f"{b:.3f}", f"{difference:+.3f}"]
 
 
 def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> None:
@@ -98,18 +69,3 @@ def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> No
 def test_what_claims_print_needs_no_pandas() -> None:
     code = "import sys, realdamage.rendering.terminal; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_each_fact_about_a_model_has_a_line_of_its_own(
-    save_red_model: Callable[..., Path], policy: Policy, tmp_path: Path
-) -> None:
-    training = {"git_commit": "0" * 40, "photos": {"real": 3}}
-    path = save_red_model(tmp_path / "red.onnx", training=training)
-    metadata = read_model_file(path)[1]
-    found = dict(words.facts("card_facts.txt.j2", metadata=metadata, run={}))
-    assert (found["trained at commit"], found["trained on"]) == ("0" * 12, "3 real")
-    curve = Calibration(slope=1.0, intercept=0.0, prior=0.5)
-    shares: Any = dict.fromkeys(("called_synthetic", "called_real", "caught", "review"), 0.0)
-    summary = CalibrationSummary(path, "val", curve, policy, **shares, demo=True)
-    text = terminal.calibration_text(summary)
-    assert [line for line in text.splitlines() if line.startswith(str(path))]

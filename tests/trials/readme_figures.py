@@ -22,13 +22,11 @@ import pandas as pd
 
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.figures import labelled_and_scored
-from realdamage.evaluation.folder import read_evaluation
-from realdamage.evaluation.predictions import clean
+from realdamage.evaluation.predictions import clean, read_evaluation
 from realdamage.files import write_atomically
 from realdamage.rendering.markdown import table
 from realdamage.rendering.outcomes import COLUMNS as OUTCOME_COLUMNS
-from realdamage.rendering.outcomes import outcome_cells, outcomes
-from realdamage.rendering.report import generators_of
+from realdamage.rendering.outcomes import generator_counts, outcome_cells, outcomes
 
 MARKS = {
     name: (f"<!-- {name}:start -->", f"<!-- {name}:end -->") for name in ("outcomes", "figures")
@@ -90,7 +88,7 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
 def outcomes_table(name: str, predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     """What happened to 1,000 photos of the set `name`: the README's first table, with sentences."""
     photos = labelled_and_scored(clean(predictions))
-    found = outcomes(photos, generators_of(photos, trained_on(metrics)))
+    found = outcomes(photos, generator_counts(photos, trained_on(metrics)))
     about = (
         f"Per 1,000 photos of a row, with the photos counted, in “{name}”: "
         f"{_origin(metrics['run'])}."

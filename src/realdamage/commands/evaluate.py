@@ -24,18 +24,16 @@ from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError
-from realdamage.evaluation.folder import METRICS_NAME
 from realdamage.evaluation.fraudbench import fraudbench_figures
 from realdamage.evaluation.perturbations import Perturbation, suite_from_config
-from realdamage.evaluation.predictions import clean, write_predictions
+from realdamage.evaluation.predictions import METRICS_NAME, clean, write_predictions
 from realdamage.evaluation.robustness import (
     CODE,
     LIBRARIES,
     ModelFile,
-    Scoring,
+    Suite,
     all_figures,
     draw_photos,
-    score_suite,
     shortcut_figures,
     trained_on_note,
 )
@@ -110,17 +108,12 @@ def run(composed: DictConfig) -> None:
     else:
         detector = load(config.threads)
     notes = trained_on_note(whole, manifest, detector.metadata.training, config.data.split)
-    scoring = Scoring(
-        folder,
-        _digest(config),
-        seed=config.seed,
-        threads=config.threads,
-        workers=workers,
-        on_error=config.data.on_error,
-        overwrite=config.overwrite,
-        progress=track,
+    scored = Suite(
+        load, manifest, suite, folder, _digest(config), config.seed, config.data.on_error
     )
-    scored = score_suite(load, manifest, suite, scoring)
+    scored.score(
+        threads=config.threads, workers=workers, overwrite=config.overwrite, progress=track
+    )
     predictions = scored.predictions
     write_predictions(folder / f"predictions.{config.format}", predictions)
     metrics = all_figures(scored, detector.metadata, seed=config.seed)

@@ -42,7 +42,7 @@ from realdamage.evaluation.left_out import (
 )
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import write_predictions
-from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
+from realdamage.evaluation.robustness import ModelFile, Suite
 from realdamage.files import write_atomically
 from realdamage.rendering.markdown import to_markdown
 from realdamage.schema import FoldsConfig
@@ -245,9 +245,8 @@ def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
     _, metadata, graph = read_model_file(fold.model)
     judge = hashlib.sha256(fold.model.read_bytes()).hexdigest()
     print(f"{fold.name}: scoring {len(photos)} photos", flush=True)
-    # overwrite drops only what was scored with other settings.
-    scoring = Scoring(fold.folder / "test", judge, config.seed, overwrite=True, progress=track)
-    scored = score_suite(ModelFile(fold.model), photos, suite, scoring)
+    scored = Suite(ModelFile(fold.model), photos, suite, fold.folder / "test", judge, config.seed)
+    scored.score(overwrite=True, progress=track)  # drops only what has other settings
     write_predictions(fold.folder / "test/predictions.csv", scored.predictions)
     about = (metadata.model_version, graph[:12])
     done = Fold(fold.name, fold.left_out, scored.predictions, (), *about)

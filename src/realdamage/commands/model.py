@@ -156,8 +156,7 @@ def compare(
     Says whether B is better than A, with paired intervals on the photos that both have judged.
     """
     from realdamage.evaluation.compare import compare_models
-    from realdamage.evaluation.folder import find_predictions
-    from realdamage.evaluation.predictions import read_predictions
+    from realdamage.evaluation.predictions import find_predictions, read_predictions
     from realdamage.rendering.html import comparison_page, photos_of
     from realdamage.rendering.terminal import comparison_text
 
@@ -218,7 +217,7 @@ def triage(
 
 @app.command("analysis")
 def monitor(
-    log: Annotated[Path, app.arg(".csv, .jsonl or .parquet of realdamage predict")],
+    log: Annotated[Path, app.arg(".csv or .parquet of realdamage predict")],
     reference: Annotated[Path, app.opt(_REFERENCE)],
     model: app.JudgedBy = None,
     json_file: app.Json = None,

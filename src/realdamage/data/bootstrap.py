@@ -125,28 +125,6 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     return shares
 
 
-def bootstrap_interval(
-    statistic: Callable[[npt.NDArray[np.int64]], npt.ArrayLike],
-    groups: npt.ArrayLike,
-    *,
-    n_boot: int = DRAWS,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[Floats, Floats]:
-    """Percentile bootstrap of any statistic: (low, high), each shaped like the statistic.
-
-    statistic: gets weights, int [n], and returns one figure or several; NaN where a draw leaves it
-    undefined.
-    groups [n]: the group of each row.
-    """
-    draws = GroupDraws(groups, n_boot=n_boot, seed=seed)
-    rows = np.arange(np.size(groups))
-    weights = (row for chunk in draws.chunks(rows) for row in chunk.astype(np.int64))
-    next(weights)  # the sample itself
-    values = [np.asarray(statistic(each), dtype=np.float64) for each in weights]
-    return percentile_interval(np.stack(values, axis=-1), level)
-
-
 def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
     """(low, high) of the draws [..., b] of each figure (Efron & Tibshirani 1993, ch. 13).
 

@@ -29,7 +29,7 @@ from realdamage.core.decode import MAX_PIXELS, decode_contents, orientation_of
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.core.quality import nearest_quality
-from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
+from realdamage.data.bootstrap import DRAWS, GroupDraws, WeightedRoc, percentile_interval
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.parts import for_each
 from realdamage.data.splits import components
@@ -319,7 +319,9 @@ def separation(
     # Rounded, so that a solver's last digits do not rank one fold before another.
     scores = np.round(predicted, 3)
     roc = WeightedRoc(scores, synthetic)
-    [low], [high] = bootstrap_interval(roc.figures, groups, n_boot=n_boot, seed=seed)
+    draws = GroupDraws(groups, n_boot=n_boot, seed=seed)
+    drawn = draws.figures(roc.figures, np.arange(len(groups)))
+    [low], [high] = percentile_interval(drawn[:, 1:])
     return Separation(float(roc_auc_score(synthetic, scores)), float(low), float(high)), scores
 
 

@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
 
 from realdamage.commit import code_sha256
 from realdamage.core.detector import Detector
@@ -22,8 +25,7 @@ from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation.guarantee import Targets, check_enough, percent, with_guarantee
 from realdamage.evaluation.predictions import group_ids, outcomes_by, score_manifest
-from realdamage.evaluation.probability import fit_platt
-from realdamage.evaluation.robustness import CODE, LIBRARIES, is_training_set
+from realdamage.evaluation.robustness import CODE, LIBRARIES, training_set
 from realdamage.evaluation.slices import strictest_source, threshold_at, worst_source
 
 _SHRINKABLE = 0.75  # of the scale of the most shrunk calibration photo; 0.6 begins to accuse
@@ -89,6 +91,46 @@ def choose_policy(
         negatives="damaged" if enough else "real",
         photos={"real": len(real), "damaged": len(damaged), "synthetic": len(synthetic)},
     )
+
+
+def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike) -> Calibration:
+    """Logistic regression of the label [n] on the score [n], with the smoothed targets of Platt
+    (1999), which give a finite slope even when the scores separate the classes completely.
+
+    groups [n]: the photos of one class in one group together weigh as much as one photo. The prior
+    is the synthetic share of the weight.
+    Raises RealDamageError: one class only, or scores that do not rise with the label.
+    """
+    score, synthetic = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    if synthetic.all() or not synthetic.any():
+        raise RealDamageError(
+            f"Calibration needs scores of both classes; found {int(synthetic.sum())} synthetic and "
+            f"{int((~synthetic).sum())} real ones.",
+            code="one_class",
+        )
+    frame = pd.DataFrame({"synthetic": synthetic, "group": np.asarray(groups)})
+    sizes = frame.groupby(["synthetic", "group"])["group"].transform("size")
+    weight = 1 / sizes.to_numpy(np.float64)
+    n_synthetic, n_real = weight[synthetic].sum(), weight[~synthetic].sum()
+    target = np.where(synthetic, (n_synthetic + 1) / (n_synthetic + 2), 1 / (n_real + 2))
+    # A soft target is a photo seen twice: as synthetic with weight t, as real with 1 - t.
+    centre, scale = score.mean(), score.std() or 1.0
+    model = LogisticRegression(C=1e6, max_iter=1000).fit(
+        np.tile((score - centre) / scale, 2)[:, None],
+        np.repeat([1, 0], len(score)),
+        sample_weight=np.concatenate([weight * target, weight * (1 - target)]),
+    )
+    slope = float(model.coef_[0, 0]) / scale
+    if slope <= 0:
+        raise RealDamageError(
+            f"The scores do not rise with the label (slope {slope:.3g} on {len(score)} photos): "
+            "this model does not separate the classes of this manifest. Check the labels, or train "
+            "on photos like these.",
+            code="scores_do_not_rise",
+        )
+    prior = float(n_synthetic / (n_synthetic + n_real))
+    intercept = float(model.intercept_[0]) - slope * centre
+    return Calibration(slope=slope, intercept=intercept, prior=prior)
 
 
 def calibrate_model(
@@ -223,7 +265,7 @@ def _calibration_photos(
 def _notes(manifest: Manifest, chosen: Manifest, training: Mapping[str, Any]) -> Iterator[str]:
     """What only the user can know about the photos of a guarantee."""
     splits = set(chosen.table["split"])
-    if not is_training_set(manifest, training):
+    if training_set(manifest, training) is None:
         yield (
             "the model was trained on another manifest; only you can know that none of these "
             "photos was among its training photos"

@@ -1,15 +1,8 @@
 """What claims cost a shop, and in which order a person should look at them.
 
-Costs: at the shop's own fraud rate, by the way of deciding. The photos only lend their error rates:
-no set of photos has a shop's fraud rate. A fake that is paid costs the claim's value, a review its
-minutes, an honest buyer who is refused the trust. `synthetic` means refused without a person
-looking, `real` paid. What an honest claim is owed is paid in any case and does not count. A claim
-has one photo. Amounts are in any one currency.
-
-The queue: a claim is worth looking at for the loss that its review avoids, the probability that it
-is fake times its value, per photo to look at. A claim's probability is that of its most suspicious
-photo: one painted photo makes a claim fake, and photos of one claim are too alike to multiply their
-probabilities.
+The photos only lend their error rates to the shop's own fraud rate and amounts, in one currency.
+`synthetic` means refused without a person looking, `real` paid. A claim is as likely to be fake as
+its most suspicious photo: photos of one claim are too alike to multiply their probabilities.
 """
 
 from __future__ import annotations

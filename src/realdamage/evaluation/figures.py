@@ -7,7 +7,7 @@ accused, so rates are given at 0.5, 1 and 5% false alarms over the *really damag
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -23,13 +23,13 @@ from realdamage.data.bootstrap import (
     WeightedRoc,
     percentile_interval,
     rate_interval,
+    ratio,
     share_interval,
 )
 from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import PatchEvidence, group_ids
-from realdamage.evaluation.probability import calibration_errors
+from realdamage.evaluation.predictions import PatchEvidence, clean, group_ids
 
 Flags = npt.NDArray[np.bool_]
 
@@ -46,6 +46,8 @@ MIN_PHOTOS = 5
 NOT_CALIBRATED = "not_calibrated"
 """The reason in a verdict of a model without thresholds."""
 NO_THRESHOLDS = "the model has no thresholds; run `realdamage calibrate`"
+N_BINS = 15
+"""Of the calibration error and the reliability diagram."""
 LOWEST_FPR = 0.001
 """Where a ROC curve starts: below it a test of the usual size says nothing."""
 
@@ -325,6 +327,63 @@ def roc_curves(photos: pd.DataFrame) -> list[dict[str, Any]]:
         about = {"negatives": name, "n": len(negatives)}
         curves.append(about | {key: values.tolist() for key, values in points.items()})
     return curves
+
+
+def equal_mass_bins(probability: npt.ArrayLike, n_bins: int = N_BINS) -> npt.NDArray[np.int64]:
+    """The bin, from 0, of each probability [n]: those of scikit-learn's `calibration_curve` with
+    strategy="quantile". Equal probabilities share a bin, so some bins may be empty."""
+    values = np.asarray(probability, dtype=np.float64)
+    # As scikit-learn writes it: np.quantile differs in the last digit, and so bins ties elsewhere.
+    edges = np.percentile(values, np.linspace(0, 1, n_bins + 1) * 100)
+    return np.asarray(np.searchsorted(edges[1:-1], values), dtype=np.int64)
+
+
+def calibration_errors(
+    probability: npt.ArrayLike, synthetic: npt.ArrayLike
+) -> Callable[[Floats], Floats]:
+    """The expected calibration error (Naeini et al. 2015) as a function of weights [b, n]: [2, b].
+
+    First the error: over `equal_mass_bins`, the mean of |share synthetic - mean probability|,
+    weighted by the photos of the bins. Then the error that a draw would have if the probabilities
+    were right: what its bins differ by from those of the photos themselves (consistency resampling,
+    Bröcker & Smith 2007, for whole groups).
+    """
+    stated = np.asarray(probability, dtype=np.float64)
+    # [n, bins]: each photo's excess in its own bin; bins are the same in every draw.
+    excess = np.zeros((len(stated), N_BINS))
+    own_bin = equal_mass_bins(stated)
+    excess[np.arange(len(stated)), own_bin] = np.asarray(synthetic, dtype=np.float64) - stated
+    own = excess.mean(axis=0)
+
+    def errors(weights: Floats) -> Floats:
+        missed = ratio(weights @ excess, weights.sum(axis=1, keepdims=True))
+        return np.stack([np.abs(missed).sum(axis=1), np.abs(missed - own).sum(axis=1)])
+
+    return errors
+
+
+def reliability_table(predictions: pd.DataFrame, *, bins: int = N_BINS) -> pd.DataFrame:
+    """The reliability diagram: of photos given 70%, how many were synthetic? One row per bin of
+    equally many photos, by rising probability.
+
+    observed: the share of synthetic photos, with the interval of Clopper and Pearson that counts
+    each group as one photo.
+    """
+    photos = clean(predictions)
+    photos = photos[photos["probability"].notna() & (photos["label"] != "")]
+    synthetic, stated = photos["label"] == "synthetic", photos["probability"].astype(float)
+    frame = pd.DataFrame({"stated": stated, "synthetic": synthetic, "group": group_ids(photos)})
+    table = frame.groupby(equal_mass_bins(stated, bins)).agg(
+        n=("stated", "size"),
+        n_groups=("group", "nunique"),
+        mean_probability=("stated", "mean"),
+        observed=("synthetic", "mean"),
+    )
+    table[["observed_low", "observed_high"]] = [
+        share_interval(share * n, n)
+        for share, n in zip(table["observed"], table["n_groups"], strict=True)
+    ]
+    return table.reset_index(drop=True)
 
 
 def tpr_at_fpr(negatives: npt.ArrayLike, positives: npt.ArrayLike, fpr: float) -> float:

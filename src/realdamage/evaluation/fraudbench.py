@@ -13,10 +13,9 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.bootstrap import Floats, bootstrap_interval, ratio
+from realdamage.data.bootstrap import Floats, GroupDraws, percentile_interval, ratio
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.predictions import clean, group_ids
 
@@ -106,24 +105,24 @@ def _row(called: pd.Series, scored: pd.DataFrame) -> dict[str, Any]:
     shape = (len(categories), last + 1, 2)
     cell = np.ravel_multi_index((codes, sort.astype(int), called.astype(int)), shape)
 
-    def statistic(weights: npt.NDArray[Any]) -> Floats:
-        flat = np.bincount(cell, weights=weights, minlength=math.prod(shape))
-        counts = flat.astype(np.float64).reshape(shape)
-        rates = ratio(counts[..., 1], counts.sum(axis=-1))
-        tnr = 1 - rates[:, 0]
-        missed, found = counts[:, 1:].sum(axis=1).T
-        balanced = (tnr + ratio(found, found + missed)) / 2
-        f1 = ratio(2 * found, 2 * found + missed + counts[:, 0, 1])
-        per_category = np.column_stack([tnr, rates[:, 1:last], balanced, f1])
-        known = ~np.isnan(per_category)
-        total = np.where(known, per_category, 0.0).sum(axis=0)
-        return ratio(total, known.sum(axis=0, dtype=np.float64))
+    cells = (np.arange(math.prod(shape)) == cell[:, None]).astype(np.float64)
 
-    values = (
-        statistic(np.ones(len(cell))),
-        *bootstrap_interval(statistic, group_ids(scored).to_numpy()),
-    )
-    rows = np.stack(values, axis=1).tolist()
+    def statistic(weights: Floats) -> Floats:
+        """[figures, b] under weights [b, photos]."""
+        counts = (weights @ cells).reshape(-1, *shape)
+        rates = ratio(counts[..., 1], counts.sum(axis=-1))
+        tnr = 1 - rates[..., 0]
+        missed, found = np.moveaxis(counts[:, :, 1:].sum(axis=2), -1, 0)
+        balanced = (tnr + ratio(found, found + missed)) / 2
+        f1 = ratio(2 * found, 2 * found + missed + counts[:, :, 0, 1])
+        by_generator = np.moveaxis(rates[..., 1:last], -1, 0)
+        per_category = np.stack([tnr, *by_generator, balanced, f1])
+        known = ~np.isnan(per_category)
+        total = np.where(known, per_category, 0.0).sum(axis=-1)
+        return ratio(total, known.sum(axis=-1, dtype=np.float64))
+
+    draws = GroupDraws(group_ids(scored).to_numpy()).figures(statistic, np.arange(len(scored)))
+    rows = np.stack([draws[:, 0], *percentile_interval(draws[:, 1:])], axis=1).tolist()
     plain = [[None if math.isnan(value) else value for value in row] for row in rows]
     return {
         **{key: row[0] for key, row in zip(FIGURES, plain, strict=True)},

@@ -22,8 +22,7 @@ from realdamage.core.policy import Policy
 from realdamage.core.quality import Gate
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.figures import labelled_and_scored
-from realdamage.evaluation.folder import read_judge
-from realdamage.evaluation.predictions import clean, group_ids, outcomes_by
+from realdamage.evaluation.predictions import clean, group_ids, outcomes_by, read_judge
 from realdamage.evaluation.slices import FEW
 
 QUALITIES = ("short_side", "compression")

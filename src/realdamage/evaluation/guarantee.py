@@ -1,11 +1,9 @@
 """Thresholds with a guarantee: how many honest buyers may be accused among photos that nobody has
 seen yet, not only among those that the threshold was chosen on.
 
-Learn then test (Angelopoulos et al. 2021): the threshold walks down from above all scores and halts
-before the first stop where the binomial tail does not reject "more than a share alpha of future
-photos scores this high". The order is fixed beforehand and the true share only grows on the way, so
-no correction for the number of stops is needed, and the walk ends just above the (k+1)-th largest
-score, with k of `allowed_errors` (the tolerance bound of Wilks 1941).
+Learn then test (Angelopoulos et al. 2021): the threshold walks down from above all scores, in an
+order fixed beforehand, so no correction for the number of stops is needed. It ends just above the
+(k+1)-th largest score, with k of `allowed_errors` (Wilks 1941).
 """
 
 from __future__ import annotations

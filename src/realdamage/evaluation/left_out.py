@@ -19,7 +19,7 @@ from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.figures import MIN_PHOTOS, Figure, Flags, ScoredPhotos, measure
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.robustness import ScoredSuite
+from realdamage.evaluation.robustness import Suite
 from realdamage.evaluation.slices import RATE, columns, joined
 
 ALL, AS_IT_IS, MEAN, WORST = "all", "none", "mean", "worst"
@@ -110,7 +110,7 @@ def _with_columns(photos: pd.DataFrame, manifest: Manifest, columns: Sequence[st
 
 
 def localisation_rows(
-    scored: ScoredSuite, manifest: Manifest, fold: Fold, *, seed: int = 0
+    scored: Suite, manifest: Manifest, fold: Fold, *, seed: int = 0
 ) -> list[dict[str, Any]]:
     """How well the heat maps find region edits, for each part of a fold under each perturbation.
 
@@ -119,7 +119,7 @@ def localisation_rows(
     photos = _with_columns(scored.predictions, manifest, list(fold.left_out))
     edits = photos[photos["kind"] == "ai_region"]
     rows: list[dict[str, Any]] = []
-    for name in scored.suite.names:
+    for name in scored.names:
         evidence = scored.localisation(name)
         for column, part, own in fold.parts():
             chosen = set(edits.loc[edits[_LEFT_OUT + column].isin(own), "file_name"])

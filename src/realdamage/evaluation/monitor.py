@@ -1,11 +1,8 @@
 """The shift alarm: a guarantee holds for photos drawn like the calibration photos, so somebody must
 watch whether they still are.
 
-No label is needed: what a service measured on its photos is compared with the calibration photos.
-Outcomes and reasons follow from the same numbers.
-Nobody knows how many photos of a log are synthetic, and a calibration set has far more of them than
-a shop sees. So a log counts as unshifted when *some* mixture of the reference's real and synthetic
-photos looks like it; only what no mixture explains is a shift.
+Nobody knows how many photos of a log are synthetic. So a log is unshifted when *some* mixture of
+the reference's real and synthetic photos looks like it.
 """
 
 from __future__ import annotations

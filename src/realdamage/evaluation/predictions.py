@@ -1,5 +1,6 @@
 """Scores a manifest with the detector that a service runs, and keeps the verdicts in one table: the
-predictions file that every figure and threshold is computed from. Also reads a service's log.
+predictions file that every figure and threshold is computed from. Also reads a service's log, and
+the folder that an evaluation left.
 """
 
 from __future__ import annotations
@@ -8,31 +9,36 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.core.model_file import ModelMetadata, read_model_file
 from realdamage.core.policy import Outcome, Policy
 from realdamage.core.progress import Track, no_progress
-from realdamage.core.tiles import Photo, PixelSpec, read_photo
+from realdamage.core.tiles import Photo, read_photo
 from realdamage.core.verdict import (
     MEASURED_COLUMNS,
     PREDICTION_COLUMNS,
     UNREADABLE,
-    Verdict,
     verdict_row,
 )
 from realdamage.data.manifest import LABELS, Manifest, patch_share, read_mask
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import csv_line, unescape_cell, write_atomically
 
+if TYPE_CHECKING:
+    from realdamage.core.detector import Detector
+
 FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", *MEASURED_COLUMNS)
 """What slices, pairs and the gate also need. `mask_area`: the share of the photo that its mask
 calls synthetic, in 0..1; 0 for real photos, empty without a mask."""
 FORMATS = ("csv", "parquet")
 """File name endings of a predictions file."""
+METRICS_NAME = "metrics.json"
+"""The figures, next to the predictions of an evaluation."""
 
 _COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
 _NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", *MEASURED_COLUMNS)
@@ -41,22 +47,12 @@ _FROM_MANIFEST = (
     *("label", "kind", "generator", "damage", "source", "group"),
     *("family", "condition", "pair", "split"),
 )
-_LOG_FORMATS = (*FORMATS, "jsonl", "ndjson")
 _LOG_STRINGS = ("file_name", "group", "photo_sha256", "graph_sha256")
 _LOG_NUMBERS = ("score", "width", "height", *MEASURED_COLUMNS)
 _LOG_NEEDS = ("score", "graph_sha256")
 
 Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"
 Row = dict[str, object]
-
-
-class PhotoDetector(Protocol):
-    """What scoring needs of a `Detector`."""
-
-    @property
-    def pixel_spec(self) -> PixelSpec: ...
-
-    def predict_photo(self, photo: Photo) -> Verdict: ...
 
 
 class PatchEvidence(NamedTuple):
@@ -72,7 +68,7 @@ class PatchEvidence(NamedTuple):
 
 
 def score_manifest(
-    detector: PhotoDetector, manifest: Manifest, *, progress: Track = no_progress
+    detector: Detector, manifest: Manifest, *, progress: Track = no_progress
 ) -> tuple[pd.DataFrame, list[PatchEvidence]]:
     """Judges every photo in the manifest's order: its predictions, and the heat maps of `judge`.
 
@@ -89,7 +85,7 @@ def score_manifest(
 
 
 def read_with_mask(
-    detector: PhotoDetector, manifest: Manifest, index: int
+    detector: Detector, manifest: Manifest, index: int
 ) -> tuple[Photo, npt.NDArray[np.bool_] | None, float]:
     """The photo at position `index`, the mask of a synthetic one, and the seconds that decoding
     took. Raises as `score_manifest`."""
@@ -104,7 +100,7 @@ def read_with_mask(
 
 
 def judge(
-    detector: PhotoDetector,
+    detector: Detector,
     manifest: Manifest,
     index: int,
     photo: Photo,
@@ -220,13 +216,63 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     return _typed(table.assign(**missing), _STRINGS, _NUMBERS, str(path))
 
 
+def find_predictions(path: str | Path) -> Path:
+    """The predictions file at this path, or in this evaluation folder. Raises UsageError."""
+    given = Path(path)
+    for candidate in (given, *(given / f"predictions.{ending}" for ending in FORMATS)):
+        if candidate.is_file():
+            return candidate
+    raise UsageError(
+        f"{given}: no predictions.csv or predictions.parquet there; name a folder that "
+        "realdamage-evaluate wrote"
+    )
+
+
+def read_evaluation(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The predictions and metrics.json of an evaluation folder. Raises RealDamageError."""
+    if Path(folder).is_file():
+        raise UsageError(f"{folder}: a file; name the folder that it is in")
+    predictions = read_predictions(find_predictions(folder))
+    path = Path(folder) / METRICS_NAME
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        metrics["auroc"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RealDamageError(
+            f"{path}: not a file of realdamage-evaluate ({error}). Run it again.",
+            code="no_evaluation",
+        ) from error
+    return predictions, metrics
+
+
+def read_judge(path: str | Path, predictions: pd.DataFrame) -> tuple[bytes, ModelMetadata, Policy]:
+    """The calibrated model file that made these predictions: its bytes, metadata and policy.
+
+    Raises ModelFileError; RealDamageError: not calibrated, or another network.
+    """
+    onnx_bytes, metadata, digest = read_model_file(path)
+    if metadata.policy is None or metadata.calibration is None:
+        raise RealDamageError(
+            f"{path}: not calibrated, so it has no thresholds. Run realdamage calibrate first.",
+            code="not_calibrated",
+        )
+    others = sorted(set(predictions["graph_sha256"]) - {digest, ""})
+    if others:
+        raise RealDamageError(
+            f"{path} is another network (graph {digest[:12]}…) than the one of the predictions "
+            f"({others[0][:12]}…). Name the model that made them.",
+            code="other_network",
+        )
+    return onnx_bytes, metadata, metadata.policy
+
+
 def read_log(path: str | Path) -> pd.DataFrame:
-    """The verdicts that `realdamage predict` wrote (CSV, Parquet, JSON lines), one row each, typed
-    as in `read_predictions`. File names may repeat; missing columns are empty.
+    """The verdicts that `realdamage predict` wrote, one row each, typed as in `read_predictions`.
+    File names may repeat; missing columns are empty.
 
     Raises UsageError: no such file; RealDamageError: not a log, a wrong value.
     """
-    table = read_table(path, _LOG_FORMATS)
+    table = read_table(path, FORMATS)
     missing = [column for column in _LOG_NEEDS if column not in table.columns]
     if table.empty or missing:
         found = f"missing columns: {', '.join(missing)}" if missing else "it has no rows"
@@ -248,10 +294,8 @@ def read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
     try:
         if ending == "parquet":
             return pd.read_parquet(path)
-        if ending == "csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            return table.map(unescape_cell)
-        return _from_lines(path)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        return table.map(unescape_cell)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: cannot be read (no such file).", code="missing_file") from error
     except (OSError, ValueError) as error:  # what pandas raises for a broken file is a ValueError
@@ -268,33 +312,6 @@ def _ending(path: str | Path, allowed: Sequence[str]) -> str:
             code="unknown_format",
         )
     return ending
-
-
-def _from_lines(path: str | Path) -> pd.DataFrame:
-    """Verdicts in JSON, one a line, as a table."""
-    rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(_row_of_verdict(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RealDamageError(
-                f"{path}, line {number}: not a verdict in JSON ({type(error).__name__}: {error}).",
-                code="unreadable_line",
-            ) from error
-    return pd.DataFrame(rows, columns=[*_LOG_STRINGS, *_LOG_NUMBERS])
-
-
-def _row_of_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
-    if verdict.get("error"):
-        return {"file_name": verdict["file_name"]}
-    quality = verdict.get("quality") or {}
-    return {
-        **{key: verdict.get(key) for key in (*_LOG_STRINGS, *_LOG_NUMBERS)},
-        **{key: verdict[key] for key in _LOG_NEEDS},
-        **{key: quality.get(key) for key in ("compression", "fine_detail")},
-    }
 
 
 def _typed(

@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,6 @@ from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import (
     PatchEvidence,
-    PhotoDetector,
     Row,
     clean,
     judge,
@@ -76,27 +75,6 @@ class ModelFile:
         return Detector.load(self.path, threads=threads, prior=self.prior, allow_demo=True)
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """How a set is scored.
-
-    folder: where finished parts lie until `ScoredSuite.discard`.
-    model: digest of everything that decides the model's verdicts.
-    threads: of the detector in a single process; each of several workers has one.
-    on_error: whether an unreadable photo stops the run or leaves a row without score.
-    overwrite: drop what another evaluation left in `folder`.
-    """
-
-    folder: str | Path
-    model: str
-    seed: int = 0
-    threads: int | None = None
-    workers: int | None = None
-    on_error: Literal["raise", "skip"] = "raise"
-    overwrite: bool = False
-    progress: Track = no_progress
-
-
 def unresized(photo: Photo) -> RGB:
     """The upright photo at its own size, which perturbations start from."""
     return photo.rgb if photo.upright is None else photo.upright
@@ -109,59 +87,134 @@ def handed_in(changed: Pixels, perturbation: Perturbation, spec: PixelSpec) -> P
     return replace(photo, file_quality=perturbation.file_quality)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Suite:
-    """A set of photos, what each goes through, and where the parts lie; sent to the workers.
+    """A set of photos, scored unchanged and after each perturbation; sent to the workers.
 
     load: returns the detector for a number of threads (None: its own choice).
+    folder: where finished parts lie until `discard`; the heat maps stay there, because they would
+    fill the memory.
+    model: digest of everything that decides the model's verdicts.
+    on_error: whether an unreadable photo stops the run or leaves a row without score.
+    predictions: after `score`, all photos under all perturbations, the unperturbed ones first.
+    resumed: how many photos an earlier, interrupted run had scored.
     """
 
-    load: Callable[[int | None], PhotoDetector]
+    load: Callable[[int | None], Detector]
     manifest: Manifest
-    perturbations: tuple[Perturbation, ...]
-    parts: Parts
-    seed: int
-    on_error: Literal["raise", "skip"]
-    per_part: int
+    perturbations: Sequence[Perturbation]
+    folder: str | Path
+    model: str
+    seed: int = 0
+    on_error: Literal["raise", "skip"] = "raise"
+    predictions: pd.DataFrame = field(default_factory=pd.DataFrame, init=False)
+    resumed: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        again = "overwrite=true, or give this run another name=…"
+        self._parts = Parts(Path(self.folder), "evaluate", again)
+        self._per_part = max(1, min(_PHOTOS, _VERDICTS // (1 + len(self.perturbations))))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Values of the column `perturbation`; the unchanged photo comes first."""
         return ("", *(each.name for each in self.perturbations))
 
+    def score(
+        self,
+        *,
+        threads: int | None = None,
+        workers: int | None = None,
+        overwrite: bool = False,
+        progress: Track = no_progress,
+    ) -> None:
+        """Judges every photo; continues what the folder holds of the same run.
+
+        A photo that a perturbation makes too small leaves a row without score.
+        threads: of the detector in a single process; each of several workers has one.
+        overwrite: drop what another evaluation left in the folder.
+        Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1;
+        UsageError: unfinished parts of another evaluation; RealDamageError: a process died. What
+        was scored is kept then.
+        """
+        if workers is not None and workers < 1:
+            raise ConfigError(f"workers={workers}: at least 1, or null for as many as processors")
+        steps = repr(tuple(self.perturbations)).encode()
+        identity = {
+            "model": self.model,
+            "set of photos": self.manifest.digest(),
+            "robustness suite": hashlib.sha256(steps).hexdigest(),
+            "seed": str(self.seed),
+            "version of the code": code_sha256(CODE, LIBRARIES),
+        }
+        mark = self._parts.mark()
+        if overwrite and mark and mark["digest"] != identity:
+            self._parts.discard()
+        self._parts.claim(identity, alone=False)
+        todo = [part for part in range(self._count) if self._rows(part) is None]
+        self.resumed = len(self.manifest) - sum(len(self._photos(part)) for part in todo)
+        if self.resumed:
+            known = (self._parts.folder, self.resumed, len(self.manifest))
+            log.info("%s: %d of %d photos were already scored", *known)
+        workers = max(1, min(workers or available_processors(), len(todo)))
+        arguments = (self, threads if workers == 1 else 1, workers > 1)
+        finished = in_processes(_start, arguments, _score_part, todo, workers, fresh=True)
+        for _ in progress(finished, len(todo), f"parts of {self._per_part} photos"):
+            pass
+        tables = [predictions_table(self._rows(part) or []) for part in range(self._count)]
+        order = {name: place for place, name in enumerate(self.names)}
+        self.predictions = pd.concat(tables).sort_values(
+            "perturbation", key=lambda names: names.map(order), kind="stable", ignore_index=True
+        )
+
+    def localisation(self, perturbation: str = "") -> list[PatchEvidence]:
+        """Heat maps with the truth under one perturbation; see `judge`."""
+        found = []
+        for part in range(self._count):
+            arrays = self._parts.arrays(part)
+            names = self._parts.read(part)["evidence"][perturbation]
+            for index, name in enumerate(names):
+                at = f"{perturbation}/{index}"
+                found.append(PatchEvidence(name, arrays[f"heat/{at}"], arrays[f"painted/{at}"]))
+        return found
+
+    def discard(self) -> None:
+        """Removes the parts; call it when the predictions are written."""
+        self._parts.discard()
+
     @property
-    def count(self) -> int:
+    def _count(self) -> int:
         """Number of parts."""
-        return -(-len(self.manifest) // self.per_part)
+        return -(-len(self.manifest) // self._per_part)
 
-    def photos(self, part: int) -> range:
+    def _photos(self, part: int) -> range:
         """Positions in the manifest of a part's photos."""
-        start = part * self.per_part
-        return range(start, min(start + self.per_part, len(self.manifest)))
+        start = part * self._per_part
+        return range(start, min(start + self._per_part, len(self.manifest)))
 
-    def digest(self, part: int) -> str:
+    def _digest(self, part: int) -> str:
         """Of the files of photos and masks: a replaced photo must not get the old row."""
-        rows = np.isin(np.arange(len(self.manifest)), list(self.photos(part)))
+        rows = np.isin(np.arange(len(self.manifest)), list(self._photos(part)))
         return self.manifest.subset(rows).files_digest()
 
-    def rows(self, part: int) -> list[Row] | None:
+    def _rows(self, part: int) -> list[Row] | None:
         """The rows of a finished part, None while it has to be scored."""
-        if not self.parts.path(part).is_file():
+        if not self._parts.path(part).is_file():
             return None
-        content = self.parts.read(part)
+        content = self._parts.read(part)
         rows: list[Row] = content["rows"]
         # Under "raise", an unreadable photo that was skipped earlier has to raise now.
         skipped = any(not row["perturbation"] and row["score"] == "" for row in rows)
-        stale = content["digest"] != self.digest(part) or (self.on_error == "raise" and skipped)
+        stale = content["digest"] != self._digest(part) or (self.on_error == "raise" and skipped)
         return None if stale else rows
 
-    def score(self, detector: PhotoDetector, part: int) -> None:
+    def score_part(self, detector: Detector, part: int) -> None:
         """Scores and writes a part."""
         rows: list[Row] = []
         names: dict[str, list[str]] = {name: [] for name in self.names}
         arrays: dict[str, npt.NDArray[Any]] = {}
-        digest = self.digest(part)
-        for index in self.photos(part):
+        digest = self._digest(part)
+        for index in self._photos(part):
             for row, found in self._photo(detector, index):
                 rows.append(row)
                 own = names[str(row["perturbation"])]
@@ -169,11 +222,9 @@ class Suite:
                     at = f"{row['perturbation']}/{len(own)}"
                     arrays |= {f"heat/{at}": photo.heat, f"painted/{at}": photo.painted}
                     own.append(photo.file_name)
-        self.parts.write(part, {"digest": digest, "rows": rows, "evidence": names}, arrays)
+        self._parts.write(part, {"digest": digest, "rows": rows, "evidence": names}, arrays)
 
-    def _photo(
-        self, detector: PhotoDetector, index: int
-    ) -> Iterator[tuple[Row, list[PatchEvidence]]]:
+    def _photo(self, detector: Detector, index: int) -> Iterator[tuple[Row, list[PatchEvidence]]]:
         """Row and heat map of one photo, unchanged and after each perturbation."""
         manifest = self.manifest
         try:
@@ -200,84 +251,6 @@ class Suite:
             yield judge(detector, manifest, index, photo, changed.mask, seconds, each.name)
 
 
-@dataclass(frozen=True)
-class ScoredSuite:
-    """What a suite scored: all photos under all perturbations, the unperturbed ones first.
-
-    resumed: photos that an earlier, interrupted run had scored. The heat maps stay on the disk
-    until `discard`, because they would fill the memory.
-    """
-
-    predictions: pd.DataFrame
-    resumed: int
-    suite: Suite
-
-    def localisation(self, perturbation: str = "") -> list[PatchEvidence]:
-        """Heat maps with the truth under one perturbation; see `judge`."""
-        found = []
-        for part in range(self.suite.count):
-            arrays = self.suite.parts.arrays(part)
-            names = self.suite.parts.read(part)["evidence"][perturbation]
-            for index, name in enumerate(names):
-                at = f"{perturbation}/{index}"
-                found.append(PatchEvidence(name, arrays[f"heat/{at}"], arrays[f"painted/{at}"]))
-        return found
-
-    def discard(self) -> None:
-        """Removes the parts; call it when the predictions are written."""
-        self.suite.parts.discard()
-
-
-def score_suite(
-    load: Callable[[int | None], PhotoDetector],
-    manifest: Manifest,
-    perturbations: Sequence[Perturbation],
-    scoring: Scoring,
-) -> ScoredSuite:
-    """Judges every photo; continues what `scoring.folder` holds of the same run.
-
-    A photo that a perturbation makes too small leaves a row without score. load: see `Suite`.
-    Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1;
-    UsageError: unfinished parts of another evaluation; RealDamageError: a process died. What was
-    scored is kept then.
-    """
-    workers = scoring.workers
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: at least 1, or null for as many as processors")
-    per_part = max(1, min(_PHOTOS, _VERDICTS // (1 + len(perturbations))))
-    parts = Parts(
-        Path(scoring.folder), "evaluate", "overwrite=true, or give this run another name=…"
-    )
-    perturbations = tuple(perturbations)
-    suite = Suite(load, manifest, perturbations, parts, scoring.seed, scoring.on_error, per_part)
-    identity = {
-        "model": scoring.model,
-        "set of photos": manifest.digest(),
-        "robustness suite": hashlib.sha256(repr(perturbations).encode()).hexdigest(),
-        "seed": str(scoring.seed),
-        "version of the code": code_sha256(CODE, LIBRARIES),
-    }
-    mark = parts.mark()
-    if scoring.overwrite and mark and mark["digest"] != identity:
-        parts.discard()
-    parts.claim(identity, alone=False)
-    todo = [part for part in range(suite.count) if suite.rows(part) is None]
-    resumed = len(manifest) - sum(len(suite.photos(part)) for part in todo)
-    if resumed:
-        log.info("%s: %d of %d photos were already scored", parts.folder, resumed, len(manifest))
-    workers = max(1, min(workers or available_processors(), len(todo)))
-    arguments = (suite, scoring.threads if workers == 1 else 1, workers > 1)
-    finished = in_processes(_start, arguments, _score_part, todo, workers, fresh=True)
-    for _ in scoring.progress(finished, len(todo), f"parts of {per_part} photos"):
-        pass
-    tables = [predictions_table(suite.rows(part) or []) for part in range(suite.count)]
-    order = {name: place for place, name in enumerate(suite.names)}
-    predictions = pd.concat(tables).sort_values(
-        "perturbation", key=lambda names: names.map(order), kind="stable", ignore_index=True
-    )
-    return ScoredSuite(predictions, resumed, suite)
-
-
 _scores: Callable[[int], None] | None = None  # of this process: scores one part
 
 
@@ -287,7 +260,7 @@ def _start(suite: Suite, threads: int | None, apart: bool) -> None:
     # Ctrl-C reaches every process, unless nohup blocks it; workers exit silently.
     if apart and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _scores = partial(suite.score, suite.load(threads))
+    _scores = partial(suite.score_part, suite.load(threads))
 
 
 def _score_part(part: int) -> None:
@@ -295,18 +268,18 @@ def _score_part(part: int) -> None:
     _scores(part)
 
 
-def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
+def all_figures(scored: Suite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
     """All figures of one evaluation, as metrics.json holds them: `photo_metrics`, "slices" and,
     after perturbations, "robustness" with title and localisation. Raises RealDamageError.
     """
     calibration = metadata.calibration
     threshold = calibration.score_at(0.5, prior=0.5) if calibration else None
-    predictions, perturbations = scored.predictions, scored.suite.perturbations
+    predictions, perturbations = scored.predictions, scored.perturbations
     metrics = photo_metrics(
         clean(predictions), scored.localisation(), threshold=threshold, seed=seed
     )
     trained_on = metadata.training.get("generators")
-    named = set(scored.suite.manifest.table["generator"])
+    named = set(scored.manifest.table["generator"])
     for name, row in metrics["per_generator"].items():
         row["trained_on"] = name in trained_on if trained_on is not None and name in named else None
     slices = standard_slices(predictions, seed=seed)
@@ -367,13 +340,14 @@ def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
     return drawn
 
 
-def is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
-    """Whether the model was trained on this manifest, without what `data.exclude` left out.
+def training_set(manifest: Manifest, training: Mapping[str, Any]) -> Manifest | None:
+    """The manifest without what `data.exclude` kept out of training; None: the model was trained
+    on another one.
 
     training: what the model's file says of its training.
     """
     known = manifest.subset(~_left_out(manifest, training))
-    return bool(known.digest() == training.get("manifest_sha256"))
+    return known if known.digest() == training.get("manifest_sha256") else None
 
 
 def trained_on_note(
@@ -386,7 +360,7 @@ def trained_on_note(
     training_photos).
     """
     trained = (chosen.table["split"] == "train") & ~_left_out(chosen, training)
-    if not trained.any() or not is_training_set(manifest, training):
+    if not trained.any() or training_set(manifest, training) is None:
         return ()
     count = f"{trained.sum():,} of these {len(chosen):,} photos"
     if split != "train":

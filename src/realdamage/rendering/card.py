@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import math
 import re
 import shlex
 from collections import Counter
@@ -27,16 +26,15 @@ from realdamage.core.policy import Policy
 from realdamage.data.bootstrap import share_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset
-from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.figures import has_thresholds, labelled_and_scored
-from realdamage.evaluation.folder import read_evaluation
-from realdamage.evaluation.predictions import clean
+from realdamage.evaluation.predictions import clean, read_evaluation
+from realdamage.evaluation.robustness import training_set
 from realdamage.evaluation.slices import FEW, outcomes_by_source
 from realdamage.rendering import markdown, outcomes, terminal, words
 from realdamage.rendering.markdown import Markdown
 from realdamage.rendering.outcomes import GeneratorCount
-from realdamage.rendering.report import build_report, generators_of
+from realdamage.rendering.report import build_report
 from realdamage.rendering.words import NOTHING, Row, interval, percent
 
 LEAST_AUROC, LEAST_TPR = 0.7, 0.1
@@ -121,12 +119,11 @@ def card_text(given: CardInputs) -> str:
     read = {name: _read(path, given.model, detector) for name, path in given.evaluations.items()}
     runs = [metrics.get("run") or {} for _, metrics in read.values()]
     rows = find_training_photos(metadata.training, given.manifest, runs)
-    others = [*(predictions for predictions, _ in read.values()), *([] if rows is None else [rows])]
     evaluations = []
     for (name, (predictions, metrics)), run in zip(read.items(), runs, strict=True):
         scored = labelled_and_scored(predictions)
         photos, judged = clean(scored), scored[has_thresholds(scored)]
-        generators = generators_of(photos, metadata.training, *others)
+        generators = outcomes.generator_counts(photos, metadata.training)
         values = build_report((predictions, metrics), detector=detector).values
         evaluations.append(Evaluated(name, photos, judged, values, run, generators))
     folds = markdown.read_folds(given.folds) if given.folds else None
@@ -143,7 +140,6 @@ def card_text(given: CardInputs) -> str:
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
         graph_sha256=detector.graph_sha256,
-        parameters=_parameters(data),
         facts=words.facts("model.txt.j2", metadata=metadata),
         today=datetime.datetime.now(datetime.UTC).date(),
         version=version("realdamage"),
@@ -154,7 +150,7 @@ def card_text(given: CardInputs) -> str:
         few=FEW,
         least=(LEAST_AUROC, LEAST_TPR),
         trained_rows=rows,
-        trained=_generators_in_training(metadata.training, rows, others),
+        trained=_generators_in_training(metadata.training, rows),
         folds=folds,
         audit=words.audit_facts(metadata),
         policy_facts=words.facts("policy.txt.j2", metadata=metadata),
@@ -167,7 +163,6 @@ def card_text(given: CardInputs) -> str:
         allowed=allowed(policy),
         accused=[row for each in evaluations for row in accused(each, allowed(policy))],
         strange=[] if rows is None else list(strange_sources(evaluations, rows)),
-        missing_damage=missing_damage(evaluations),
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -199,11 +194,11 @@ def find_training_photos(
     if given is None:
         for place in filter(None, dict.fromkeys(str(run.get("data_root") or "") for run in runs)):
             with suppress(RealDamageError):
-                rows = training_photos(read_dataset(place), training)
+                rows = _trained_on(read_dataset(place), training)
                 if rows is not None:
                     return rows
         return None
-    rows = training_photos(read_dataset(given), training)
+    rows = _trained_on(read_dataset(given), training)
     if rows is None:
         digest = str(training.get("manifest_sha256") or "none")[:12]
         raise ManifestError(
@@ -214,22 +209,16 @@ def find_training_photos(
     return rows
 
 
-def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataFrame | None:
-    """The rows of the train split without those excluded; None: the model was trained on another
-    manifest."""
-    rows = manifest.table
-    left_out = pd.Series(False, rows.index)
-    for column, values in (training.get("excluded") or {}).items():
-        if column in rows.columns:
-            left_out |= rows[column].isin(values)
-    kept = manifest.subset(~(left_out & rows["split"].isin(("train", "val"))))
-    if kept.digest() != training.get("manifest_sha256"):
+def _trained_on(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The rows that the model was trained on; None: it was trained on another manifest."""
+    known = training_set(manifest, training)
+    if known is None:
         return None
-    return kept.table[kept.table["split"] == "train"].reset_index(drop=True)
+    return known.table[known.table["split"] == "train"].reset_index(drop=True)
 
 
 def _generators_in_training(
-    training: Mapping[str, Any], rows: pd.DataFrame | None, others: Sequence[pd.DataFrame]
+    training: Mapping[str, Any], rows: pd.DataFrame | None
 ) -> Sequence[GeneratorCount] | None:
     """From the photos, or from the names in the model's file, which has no counts; None: it has no
     names."""
@@ -237,21 +226,9 @@ def _generators_in_training(
         return None
     if rows is None:
         names = pd.Series([str(name) for name in training["generators"]], dtype=str)
-        rows = pd.DataFrame({"generator": names, "label": "synthetic"})
+        rows = pd.DataFrame({"generator": names, "label": "synthetic", "family": ""})
         rows["kind"] = names.eq("paint").map({True: "pasted", False: ""})
-        rows["family"] = names.map(outcomes.families_of(*others)).fillna("")
-    return generators_of(rows, {})
-
-
-def _parameters(data: bytes) -> str:
-    """How many weights a model file has, "" where onnx is not installed."""
-    try:
-        import onnx
-    except ImportError:
-        return ""
-    weights = onnx.load_from_string(data).graph.initializer
-    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
-    return f"{sum(math.prod(each.dims) for each in weights if each.data_type in kinds):,}"
+    return outcomes.generator_counts(rows, {})
 
 
 def _commands(
@@ -325,13 +302,6 @@ def strange_sources(evaluations: Sequence[Evaluated], training: pd.DataFrame) ->
         for name, own in real[~real["source"].isin(known)].groupby("source"):
             called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
             yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
-
-
-def missing_damage(evaluations: Sequence[Evaluated]) -> list[str]:
-    """The types of real damage that no test has."""
-    photos = pd.concat([each.photos for each in evaluations])
-    there = set(photos.loc[photos["kind"] == "damaged", "damage"]) | {"other"}
-    return [name for name in DAMAGES if name not in there]
 
 
 def _painted(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:

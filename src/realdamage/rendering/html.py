@@ -19,11 +19,10 @@ from realdamage.data.readers import read_dataset
 from realdamage.data.shortcuts import LIMIT
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.compare import KEYS, Comparison
-from realdamage.evaluation.folder import read_evaluation
-from realdamage.evaluation.predictions import clean
+from realdamage.evaluation.predictions import clean, read_evaluation
 from realdamage.files import write_atomically
 from realdamage.rendering import plots, terminal, words
-from realdamage.rendering.outcomes import CALLED, per_thousand
+from realdamage.rendering.outcomes import per_thousand
 from realdamage.rendering.report import Report, thumbnails
 
 HTML_NAME = "report.html"
@@ -88,26 +87,12 @@ def most_moved(a: pd.DataFrame, b: pd.DataFrame, most: int = MOVED) -> pd.DataFr
     Columns of `a`, those of `b` ending in _b; rank and rank_b: the share of photos that score no
     higher, so that models with other scales compare; nearer: whether B moved it towards the truth.
     """
-    both = _as_they_are(a, b).dropna(subset=["score", "score_b"])
+    both = clean(a).merge(clean(b), on=KEYS, suffixes=("", "_b"))
+    both = both.dropna(subset=["score", "score_b"])
     both = both.assign(rank=both["score"].rank(pct=True), rank_b=both["score_b"].rank(pct=True))
     moved = both["rank_b"] - both["rank"]
     both = both.assign(nearer=(moved > 0) == (both["label"] == "synthetic"))
     return both.loc[moved.abs().sort_values(ascending=False, kind="stable").index].head(most)
-
-
-def outcome_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """How many photos of each label B calls something else than A; columns label, outcome,
-    outcome_b, photos, nearer (to the truth), the most first."""
-    both = _as_they_are(a, b)
-    judged = both[both["outcome"].isin(CALLED) & both["outcome_b"].isin(CALLED)]
-    changed = judged[judged["outcome"] != judged["outcome_b"]]
-    rows = changed.value_counts(["label", "outcome", "outcome_b"]).reset_index(name="photos")
-    up = rows["outcome_b"].map(CALLED.index) > rows["outcome"].map(CALLED.index)
-    return rows.assign(nearer=up == (rows["label"] == "synthetic"))
-
-
-def _as_they_are(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    return clean(a).merge(clean(b), on=KEYS, suffixes=("", "_b"))
 
 
 def comparison_page(
@@ -129,7 +114,6 @@ def comparison_page(
         width=max([*ends, 1e-9]),
         moved=moved.to_dict("records"),
         pictures={picture["name"]: picture["url"] for picture in pictures},
-        changes=outcome_changes(*sides).to_dict("records"),
     )
 
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from realdamage.core.decode import decode
+from realdamage.core.detector import Detector
 from realdamage.core.overlay import draw_overlay
 from realdamage.core.quality import file_jpeg_quality
 from realdamage.core.tiles import Photo
@@ -26,7 +27,7 @@ from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.perturbations import Perturbation, Pixels
-from realdamage.evaluation.predictions import PhotoDetector, score_manifest
+from realdamage.evaluation.predictions import score_manifest
 from realdamage.evaluation.robustness import handed_in, unresized
 from realdamage.rendering import plots, words
 from realdamage.rendering.plots import BAD, INK, LABEL_COLOURS, QUIET
@@ -181,7 +182,7 @@ def plot_slices(table: pd.DataFrame, by: str) -> None:
     plots.intervals(panel, rows, f"AUROC; {left_out} with too few photos left out")
 
 
-def clear_example(detector: PhotoDetector, manifest: Manifest, most: int = 24) -> Path:
+def clear_example(detector: Detector, manifest: Manifest, most: int = 24) -> Path:
     """Of the first edits that the model was not trained on, the one whose painted area stands out
     most in its heat map. Raises NotThereError: there is none."""
     table = manifest.table
@@ -206,7 +207,7 @@ class Seen(NamedTuple):
 
 
 def judged_after(
-    detector: PhotoDetector, photo: Photo, perturbations: Sequence[Perturbation]
+    detector: Detector, photo: Photo, perturbations: Sequence[Perturbation]
 ) -> list[Seen]:
     """The photo unchanged, then after each perturbation, judged as the robustness suite judges
     it."""

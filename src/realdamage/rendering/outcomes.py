@@ -37,8 +37,7 @@ _DAMAGED, _OTHER_REAL = "really damaged photos", "other real photos"
 class GeneratorCount(NamedTuple):
     """One generator of the synthetic photos. sort: one of `SORTS`.
 
-    trained_on, family_trained_on: whether the model was trained on photos of it, or of its family;
-    None: not known.
+    trained_on: whether the model was trained on photos of it; None: not known.
     """
 
     name: str
@@ -46,7 +45,6 @@ class GeneratorCount(NamedTuple):
     sort: str
     photos: int
     trained_on: bool | None
-    family_trained_on: bool | None
 
 
 class Outcomes(NamedTuple):
@@ -59,43 +57,25 @@ class Outcomes(NamedTuple):
 
 
 def generator_counts(
-    photos: pd.DataFrame, training: Mapping[str, Any], families: Mapping[str, str]
+    photos: pd.DataFrame, training: Mapping[str, Any]
 ) -> tuple[GeneratorCount, ...]:
     """The generators of the synthetic photos, deployed ones first, then by number of photos.
 
     The sort is decided by a rule: kind `pasted` is a control; a family or name in
     `vocabulary.CODECS` is a codec; any other name is a deployed generator. training:
-    `ModelMetadata.training`, or {}. families: generator → family, of as many generators as are
-    known.
+    `ModelMetadata.training`, or {}.
     """
     synthetic = photos[photos["label"] == "synthetic"]
     names: Sequence[str] | None = training.get("generators")
-    excluded = set((training.get("excluded") or {}).get("family", ()))
-    seen = {families.get(name, "") for name in names or ()} - {"", *excluded}
-    complete = names is not None and set(names) <= set(families)
     columns = (synthetic["generator"], synthetic["family"], synthetic["kind"] == "pasted")
     rows = []
     for (name, family, control), n in Counter(zip(*columns, strict=True)).items():
         trained_on = None if names is None or not name else name in names
-        knows: bool | None = None
-        if trained_on or family in seen:
-            knows = True
-        elif family in excluded or (family and complete):
-            knows = False
         codec = family in CODECS or (not family and name in _CODEC_NAMES)
         sort = "codec" if codec else "deployed" if name else "not named"
         sort = "control" if control else sort
-        rows.append(GeneratorCount(name or "(not named)", family, sort, n, trained_on, knows))
+        rows.append(GeneratorCount(name or "(not named)", family, sort, n, trained_on))
     return tuple(sorted(rows, key=lambda row: (SORTS.index(row.sort), -row.photos, row.name)))
-
-
-def families_of(*tables: pd.DataFrame) -> dict[str, str]:
-    """The family of every generator in these tables, "" where it has none."""
-    families: dict[str, str] = {}
-    for table in tables:
-        for name, family in zip(table["generator"], table["family"], strict=True):
-            families[name] = families.get(name) or family
-    return families
 
 
 def outcomes(photos: pd.DataFrame, generators: Sequence[GeneratorCount]) -> Outcomes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -126,21 +125,14 @@ def scores(axes: Axes, photos: pd.DataFrame, thresholds: Sequence[float] = ()) -
 def intervals(
     axes: Axes, rows: pd.DataFrame, title: str, colours: Sequence[str] | None = None
 ) -> None:
-    """A dot on its 95% interval for each row. rows: label, value, low, high (NaN: not measured),
-    perhaps family.
+    """A dot on its 95% interval for each row. rows: label, value, low, high (NaN: not measured).
 
-    Rows of one family that follow each other are joined by a line. colours: one for each row.
+    colours: one for each row.
     """
-    shades = colours or [SYNTHETIC] * len(rows)
-    ends = (rows[column].tolist() for column in ("value", "low", "high"))
-    for place, (value, low, high, colour) in enumerate(zip(*ends, shades, strict=True)):
-        axes.plot([low, high], [place] * 2, color=colour, linewidth=3.5, alpha=0.35)
-        axes.plot(value, place, "o", color=colour, markersize=4)
-    if "family" in rows:
-        for _, same in groupby(range(len(rows)), key=rows["family"].tolist().__getitem__):
-            places = list(same)
-            axes.plot(rows["value"].iloc[places], places, color=shades[0], linewidth=1, alpha=0.5)
-    axes.set_yticks(range(len(rows)), rows["label"])
+    shades, places = colours or SYNTHETIC, range(len(rows))
+    axes.hlines(places, rows["low"], rows["high"], colors=shades, linewidth=3.5, alpha=0.35)
+    axes.scatter(rows["value"], places, s=16, c=shades, zorder=3)
+    axes.set_yticks(places, rows["label"])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -153,14 +145,10 @@ def robustness(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, title: s
     if not rows:
         _too_few(axes)
         return
-    names = [str(row["perturbation"]) for row in rows]
-    columns = {"value": key, "low": f"{key}_low", "high": f"{key}_high"}
-    table = pd.DataFrame(
-        {name: [row.get(column) for row in rows] for name, column in columns.items()}, dtype=float
-    )
-    table["label"] = [name.replace("_", " ") for name in names]
-    # jpeg_95 and jpeg_70 are of the family jpeg
-    table["family"] = [re.split(r"[_\d]", name, maxsplit=1)[0] for name in names]
+    columns = {"perturbation": "label", key: "value", f"{key}_low": "low", f"{key}_high": "high"}
+    table = pd.DataFrame(list(rows)).reindex(columns=list(columns)).rename(columns=columns)
+    table = table.astype(dict.fromkeys(("value", "low", "high"), float))
+    table["label"] = table["label"].str.replace("_", " ")
     as_is = table.loc[table["label"] == "clean", "value"]
     if as_is.notna().any():
         axes.axvline(as_is.iloc[0], color=GOOD, linewidth=1, linestyle="--")

@@ -15,27 +15,24 @@ from PIL import Image
 from realdamage.core.decode import decode
 from realdamage.core.detector import Detector
 from realdamage.core.overlay import draw_overlay
-from realdamage.core.policy import Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import read_photo
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.errors import ManifestError, PhotoError
 from realdamage.evaluation.figures import (
-    NOT_CALIBRATED,
     RATES,
     ScoredPhotos,
     labelled_and_scored,
     measure,
+    reliability_table,
     roc_curves,
 )
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import clean, group_ids
-from realdamage.evaluation.probability import reliability_table
 from realdamage.evaluation.slices import part_rows
 from realdamage.rendering import plots, words
 from realdamage.rendering.outcomes import (
     GeneratorCount,
-    families_of,
     generator_counts,
     outcomes,
 )
@@ -66,15 +63,14 @@ def build_report(
 ) -> Report:
     """The report of an evaluation's (predictions, metrics) by this detector.
 
-    manifest: its photos, for pictures and the families of generators. notes: what to say first.
+    manifest: its photos, for pictures. notes: what to say first.
     Raises RealDamageError: a photo without label, or no photo with a score.
     """
     predictions, metrics = evaluation
     photos = labelled_and_scored(clean(predictions))
     metadata = detector.metadata
     policy = metadata.policy
-    others = [] if manifest is None else [manifest.table]
-    generators = generators_of(photos, metadata.training, *others)
+    generators = generator_counts(photos, metadata.training)
     pictures: dict[str, tuple[str, str]] = {}
     worst = pd.concat([worst_false_alarms(photos), worst_misses(photos)]).to_dict("records")
     examples = []
@@ -85,7 +81,7 @@ def build_report(
         "title": metadata.model_version or "a model",
         "outcomes": outcomes(photos, generators)._asdict(),
         "first_lines": words.lines("generators.txt.j2", generators=generators),
-        "notes": [*words.demo_note(metadata.demo), *notes, *_outdated(photos, policy)],
+        "notes": [*words.demo_note(metadata.demo), *notes],
         "counts": {key: int(metrics[key]) for key in _COUNTS},
         "generators": [row._asdict() for row in generators],
         "headlines": headlines(metrics, photos),
@@ -95,7 +91,10 @@ def build_report(
         "photos": photos,
         "thresholds": [policy.t_real, policy.t_synthetic] if policy else [],
         "robustness": metrics.get("robustness") or [],
-        "slices": _slices(metrics, generators),
+        "slices": {
+            name: sorted(rows, key=lambda row: row.get("auroc") is None)
+            for name, rows in (metrics.get("slices") or {}).items()
+        },
         "false_alarms": [row for row in examples if row["label"] == "real"],
         "misses": [row for row in examples if row["label"] == "synthetic"],
         "policy": words.facts("policy.txt.j2", metadata=metadata),
@@ -105,13 +104,6 @@ def build_report(
         "card": words.facts("card_facts.txt.j2", metadata=metadata, run=metrics.get("run") or {}),
     }
     return Report(values, pictures)
-
-
-def generators_of(
-    photos: pd.DataFrame, training: Mapping[str, Any], *others: pd.DataFrame
-) -> tuple[GeneratorCount, ...]:
-    """The generators of these photos. others: more tables that name families of generators."""
-    return generator_counts(photos, training, families_of(photos, *others))
 
 
 def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str, Any]]:
@@ -246,35 +238,3 @@ def _parts(generators: Sequence[GeneratorCount]) -> dict[str, list[str]]:
         "codecs": [row for row in generators if row.sort == "codec"],
     }
     return {title: [row.name for row in rows] for title, rows in parts.items() if rows}
-
-
-def _slices(
-    metrics: Mapping[str, Any], generators: Sequence[GeneratorCount]
-) -> dict[str, list[dict[str, Any]]]:
-    """Tables of slices by name, rows with a figure first; `mark`: of generators never trained
-    on."""
-    new = {row.name for row in generators if row.trained_on is False}
-    found = {}
-    for name, rows in (metrics.get("slices") or {}).items():
-        marked = [
-            {**row, "mark": "never trained on" if row.get("generator") in new else ""}
-            for row in rows
-        ]
-        found[name] = sorted(marked, key=lambda row: row.get("auroc") is None)
-    return found
-
-
-def _outdated(photos: pd.DataFrame, policy: Policy | None) -> list[str]:
-    """A note when the model's file has other thresholds now than those the photos were judged
-    with."""
-    if policy is None:
-        return []
-    by_score = ["", "between_thresholds", "demo_model", NOT_CALIBRATED]
-    judged = photos[photos["reasons"].isin(by_score)]
-    changed = int((judged["score"].map(policy.outcome) != judged["outcome"]).sum())
-    note = (
-        f"{changed:,} of {len(photos):,} photos were judged with other thresholds than the model's "
-        "file has now: evaluate again. The outcomes here are from the evaluation, the policy is "
-        "from the file."
-    )
-    return [note] if changed else []
