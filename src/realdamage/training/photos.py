@@ -156,7 +156,8 @@ def column_of(manifest: Manifest, column: str, key: str) -> pd.Series:
 
 def _weights(train: Manifest, data: DataConfig) -> npt.NDArray[np.float64]:
     label = train.table["label"]
-    weights = label.map(data.class_weights) * train.table["kind"].map(data.kind_weights)
+    of_kind = train.table["kind"].map(data.kind_weights).fillna(1.0)  # it may be unknown
+    weights = label.map(data.class_weights) * of_kind
     for each in LABELS:
         if not weights[label == each].any():
             raise ConfigError(
