@@ -318,11 +318,8 @@ class ExportConfig:
     target: str = "onnx"  # onnx: one file; triton: the model repository of a Triton server
     # the .onnx or the repository to write; null: model.onnx or models/ next to the checkpoint
     output: str | None = None
-    tile: int | None = None  # of the exported model, if its backbone takes any; null: as trained
-    overlap: int | None = None
     overwrite: bool = False  # replace an existing file
     name: str = "export"
-    opset: int = 20
     tolerance: float = 1e-3  # largest difference of the probability from torch
     threads: int | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)
