@@ -100,7 +100,7 @@ def network() -> EvidenceViT:
 @pytest.fixture(scope="module")
 def exported(network: EvidenceViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "vit_lite.onnx"
-    write_model_file(path, onnx_bytes(network, opset=20), METADATA)
+    write_model_file(path, onnx_bytes(network), METADATA)
     return path
 
 

@@ -88,7 +88,7 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
         container_facts(tmp_path / "d.jpg")
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", [3, 6])
 def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -102,7 +102,7 @@ def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path, orientat
 @pytest.mark.parametrize(
     "fact",
     [["x"] * 60, [f"s{group % 7}" for group in GROUPS], GROUPS.astype(float)],
-    ids=["constant", "words of a pair", "numbers of a pair"],
+    ids=["constant", "words", "numbers"],
 )
 def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(fact: list[str]) -> None:
     found, _ = separation(pd.DataFrame({"a": fact}), SYNTHETIC, GROUPS)

@@ -1,5 +1,5 @@
-"""What the diffusion engines share: bounded settings, one process a GPU, pipelines read by their
-signature, and errors that say what to do."""
+"""What the diffusion engines share: bounded settings, pipelines read by their signature, and errors
+that say what to do."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from realdamage.errors import SynthesisError
-from realdamage.synthesis.diffusion import Pipeline, choose_device
+from realdamage.synthesis.diffusion import Pipeline
 from realdamage.synthesis.engine import GeneratorSettings
 from realdamage.synthesis.prompts import Prompt
-from realdamage.synthesis.runner import rank_and_world
 
 CRACK = Prompt("a crack", "intact")
 GREY = np.full((64, 64, 3), 127, np.uint8)
@@ -34,46 +33,14 @@ def load(prompts: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [
-        ("side", 500),
-        ("dtype", "half"),
-        ("languages", []),
-        ("side", "wide"),
-        ("stpes", 3),
-    ],
+    [("side", 500), ("languages", []), ("stpes", 3)],
 )
 def test_wrong_options_are_named(load: Any, option: str, value: Any) -> None:
     with pytest.raises(SynthesisError, match=option):
         load("m/m", **{option: value})
 
 
-def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    assert rank_and_world() == (0, 1)
-    monkeypatch.setenv("RANK", "3")
-    with pytest.raises(SynthesisError, match="RANK=3 with WORLD_SIZE=1"):
-        rank_and_world()
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert rank_and_world() == (3, 4)
-
-
-def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert choose_device() == "cpu"
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device() == "cuda:0"
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose_device() == "cuda:1"
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(SynthesisError, match="2 GPUs"):
-        choose_device()
-
-
-@pytest.mark.parametrize("model", ["/nowhere/weights", "./weights", "weights", "a/b/c"])
+@pytest.mark.parametrize("model", ["/nowhere/weights", "weights"])
 def test_a_missing_folder_is_named(load: Any, model: str) -> None:
     with pytest.raises(SynthesisError, match=model) as caught:
         load(model)
@@ -101,6 +68,7 @@ def test_pipelines_that_do_something_else_are_named(
 @pytest.fixture(scope="module")
 def pipeline(load: Any, inpainting_model: str) -> Pipeline:
     made: Pipeline = load(inpainting_model)
+    assert made._pipe.safety_checker is None  # it would blacken photos
     return made
 
 
@@ -108,8 +76,6 @@ def pipeline(load: Any, inpainting_model: str) -> Pipeline:
     ("error", "code"),
     [
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
-        (MemoryError(), "out_of_memory"),
         (ValueError("strength too low"), "pipeline_failed"),
     ],
 )
@@ -139,7 +105,3 @@ def test_unusable_pictures_are_refused(
     monkeypatch.setattr(type(pipeline._pipe), "__call__", lambda *_, **__: result)
     with pytest.raises(SynthesisError, match=said):
         pipeline(GREY, CRACK, 0, WHOLE)
-
-
-def test_the_safety_checker_is_left_out(pipeline: Pipeline) -> None:
-    assert pipeline._pipe.safety_checker is None

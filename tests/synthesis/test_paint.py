@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.synthesis.damage import TYPES, shade
+from realdamage.synthesis.damage import TYPES
 from realdamage.synthesis.fields import to_bytes, to_linear
 from realdamage.synthesis.paint import Paint, draw_damage, find_object
 
@@ -66,27 +66,6 @@ def test_damage_stays_on_the_product(damage: str, region: tuple[int, int, int, i
         out, alpha = draw_damage(linear, damage, np.random.default_rng(seed), product)
         assert not (alpha > 0)[~product].any()
         np.testing.assert_array_equal(out[~product], linear[~product])
-
-
-def test_damage_goes_where_it_is_likely() -> None:
-    linear = scene()
-    likely = np.zeros(linear.shape[:2], np.float32)
-    likely[:, 240:] = 1.0
-    centres = []
-    for seed in range(12):
-        _, alpha = draw_damage(linear, "holed", np.random.default_rng(seed), likely=likely)
-        centres.append(np.nonzero(alpha)[1].mean())
-    assert np.mean(centres) > 230
-
-
-def test_a_slope_towards_the_light_is_brighter() -> None:
-    y, x = np.mgrid[-20:21, -20:21]
-    hollow = -6 * np.exp(-(x**2 + y**2) / 80).astype(np.float32)
-    from_left = shade(hollow, (-0.7, 0.0, 0.714))
-    # In a hollow, the slope on the far side faces the light.
-    assert from_left[20, 27] > 1.1
-    assert from_left[20, 13] < 0.9
-    np.testing.assert_allclose(shade(np.zeros((5, 5), np.float32), (0.0, 0.6, 0.8)), 1.0, atol=1e-6)
 
 
 def test_stains_only_take_light() -> None:

@@ -58,12 +58,8 @@ def test_one_random_state_gives_one_prompt(catalogue: PromptCatalogue) -> None:
     [
         ("languages.zh.damages.dented", None, "languages.zh.damages.dented"),
         ("languages.en.damages.torn.seen.severe", [], "damages.torn.seen.severe"),
-        ("languages.en.materials.glass", None, "languages.en.materials.glass"),
         ("languages.en.materials.glass", ["glass", " "], "materials.glass"),
-        ("languages.en.sentences.plain", None, "sentences.plain"),
         ("languages.en.sentences.damaged.instructions", ["Add {damge}"], "damge"),
-        ("languages.en.sentences.damaged.descriptions", ["{damage} {"], "descriptions"),
-        ("languages.en.damages.torn.seen.clear", ["a {material}"], "material"),
         ("fits.cracked", ["stone"], "materials.stone"),
         ("generic_share", 1.5, "generic_share=1.5"),
     ],

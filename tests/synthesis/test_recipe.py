@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -161,17 +161,14 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert synthesize(recipe, tmp_path / "cut", overwrite=True).made == straight.made
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_that_fails_at_once_does_not_block_the_next(
-    recipe: Recipe, tmp_path: Path, workers: int
-) -> None:
+def test_a_run_that_fails_at_once_does_not_block_the_next(recipe: Recipe, tmp_path: Path) -> None:
     gone: dict[str, GeneratorSettings | None] = {
         "gone": GeneratorSettings("gone.safetensors", "toy")
     }
     with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
-        synthesize(replace(recipe, generators=gone, workers=workers), tmp_path / "set")
+        synthesize(replace(recipe, generators=gone, workers=2), tmp_path / "set")
     assert list((tmp_path / "set").iterdir()) == []
-    made = synthesize(replace(recipe, workers=workers), tmp_path / "set").made
+    made = synthesize(replace(recipe, workers=2), tmp_path / "set").made
     assert made == synthesize(recipe, tmp_path / "one").made
     # Any number of workers makes the same set.
     assert contents(tmp_path / "set") == contents(tmp_path / "one")
@@ -227,8 +224,7 @@ def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
     [
         ({"source": SourceSettings()}, "source.root"),
         ({"shares": {"default": {"ai_regoin": 1.0}}}, "shares.default.ai_regoin"),
-        ({"shares": {"wet": {"pasted": 1.0}}}, "shares.wet"),
-        ({"paint_share": 1.5}, "paint_share=1.5"),
+        ({"overlay_share": 1.5}, "overlay_share=1.5"),
         ({"include": {"masks": IncludeSettings("x")}}, "include.masks"),
         ({"generators": {}}, "ai_region"),
         ({"generators": {"x": GeneratorSettings("w", engine="paint")}}, "engine=paint"),
@@ -297,45 +293,16 @@ def test_an_included_set_becomes_a_part_in_the_others_sizes_and_with_its_excepti
     assert not list(root.iterdir())
 
 
-def test_on_ray_the_same_function_makes_the_groups(
+def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a cluster, whose tests are in tests/scale. Nothing is made where the machines do not
-    share the folder."""
+    """The rest of Ray is tested on a cluster, in tests/scale."""
     from realdamage.scale import cluster
 
-    asked: list[dict[str, Any]] = []
-
-    def here(start: Any, arguments: Any, make: Any, todo: list[int], **more: Any) -> Iterator[int]:
-        asked.append(more)
-        start(*arguments)
-        return map(make, [*todo[::-1], todo[0]])  # the answer of a worker was lost
-
-    synthesize(recipe, tmp_path / "local")
     monkeypatch.setattr(cluster, "in_actors", lambda *given, **more: iter(()))
     with pytest.raises(RealDamageError) as caught:
         runner.synthesize(recipe, tmp_path / "ray", {}, runner="ray")
     assert caught.value.code == "folder_not_shared"
-    monkeypatch.setattr(cluster, "in_actors", here)
-    made = runner.synthesize(replace(recipe, workers=3), tmp_path / "ray", {}, runner="ray")
-    assert made.made > made.photos
-    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
-    assert asked == [{"most": 3, "gpu": False}]
-
-
-def test_processes_under_torchrun_share_the_groups_and_the_last_one_finishes(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synthesize(recipe, tmp_path / "alone")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    first = synthesize(recipe, tmp_path / "shared")
-    assert first.photos == 0 < first.made
-    assert not (tmp_path / "shared" / "metadata.csv").exists()
-    monkeypatch.setenv("RANK", "0")
-    second = synthesize(recipe, tmp_path / "shared")
-    assert second.photos == first.made + second.made
-    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
 
 
 # One group.
