@@ -232,18 +232,6 @@ class TestResume:
         assert caught.value.code == code
         assert contents(tiny_run) == before
 
-    def test_weights_of_another_architecture_are_not_resumed(
-        self, copied: Path, tiny_config: TinyConfig
-    ) -> None:
-        last = copied / "last.ckpt"
-        checkpoint = torch.load(last, weights_only=True)
-        checkpoint["state_dict"].pop("network.backbone.cls_token")
-        torch.save(checkpoint, last)
-        settings = ("name=tiny", "model.lr=3e-3", "resume=last", "trainer.max_epochs=4")
-        with pytest.raises(ModelFileError, match="cls_token") as caught:
-            train.run(tiny_config(copied, *settings))
-        assert caught.value.code == "other_architecture"
-
     @pytest.mark.slow
     def test_starting_over_changes_nothing_until_it_starts(
         self, copied: Path, tiny_config: TinyConfig

@@ -97,14 +97,6 @@ def test_a_path_without_a_manifest_says_what_to_do(tmp_path: Path) -> None:
         read_manifest(tmp_path / "photo.JPG")
 
 
-def test_a_column_that_looks_misspelt_is_warned_about(
-    write_folder: WriteFolder, caplog: pytest.LogCaptureFixture
-) -> None:
-    read_manifest(write_folder("file_name,label,groups,category\na.jpg,real,shoe,shoes\n"))
-    (record,) = caplog.records
-    assert record.args[1:] == ("groups", "group")
-
-
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {

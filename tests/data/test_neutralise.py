@@ -298,18 +298,6 @@ def test_an_edit_whose_region_is_cut_away_is_left_out(few: Manifest, tmp_path: P
     assert done.manifest.table["label"].tolist().count("real") == 3
 
 
-def test_copies_get_the_same_bytes_and_one_group(few: Manifest, tmp_path: Path) -> None:
-    few.path("photos/copy.jpg").write_bytes(few.path("photos/0.jpg").read_bytes())
-    table = few.table.assign(group=[f"g{row}" for row in range(6)])
-    copy = table.iloc[:1].assign(file_name="photos/copy.jpg", group="other")
-    table = pd.concat([table, copy], ignore_index=True)
-    digests = [hashlib.sha256(few.path(name).read_bytes()) for name in table["file_name"]]
-    table["sha256"] = [digest.hexdigest() for digest in digests]
-    new = run(Manifest(few.root, table), tmp_path / "out").manifest.table
-    assert new["sha256"][0] == new["sha256"][6]
-    assert new["group"][0] == new["group"][6] == new["group"][1]
-
-
 def test_an_unreadable_photo_stops_the_run_and_what_was_made_is_kept(
     few: Manifest, tmp_path: Path
 ) -> None:

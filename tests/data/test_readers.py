@@ -231,14 +231,6 @@ def test_absolute_paths_are_taken_relative_to_a_folder(touch: Touch, tmp_path: P
         read_dataset(table, Reader(layout="table", relative_to=str(tmp_path / "gone")))
 
 
-def test_a_column_of_theirs_that_means_something_else_can_be_ignored(touch: Touch) -> None:
-    path = touch("a.jpg") / "shots.csv"
-    path.write_text("file_name,label,kind\na.jpg,real,shoes\n")
-    with pytest.raises(ManifestError, match="column kind: found 'shoes'"):
-        read_dataset(path)
-    assert read_dataset(path, Reader(columns={"kind": ""})).table["kind"].tolist() == ["original"]
-
-
 @pytest.mark.parametrize(
     ("mapping", "named"),
     [
@@ -290,17 +282,6 @@ def test_a_folder_of_no_or_half_a_layout_is_named(
 ) -> None:
     with pytest.raises(ManifestError, match=named):
         read_dataset(touch(*names), Reader(layout))
-
-
-def test_photos_inside_of_parquet_are_ignored_with_a_warning(
-    touch: Touch, caplog: pytest.LogCaptureFixture
-) -> None:
-    root = touch("a.jpg")
-    image, boxes = {"bytes": b"\xff\xd8", "path": "a.jpg"}, [[1, 2], [3, 4]]
-    columns = {"file_name": ["a.jpg"], "label": ["real"], "image": [image], "boxes": [boxes]}
-    pd.DataFrame(columns).to_parquet(root / "metadata.parquet")
-    assert not {"image", "boxes"} & set(read_dataset(root / "metadata.parquet").table)
-    assert "['image', 'boxes']" in caplog.text
 
 
 def test_missing_paths_and_mappings_without_a_table_are_refused(touch: Touch) -> None:

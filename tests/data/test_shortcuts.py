@@ -14,7 +14,6 @@ from realdamage.data.shortcuts import (
     container_auroc,
     container_facts,
     separation,
-    standing_out,
 )
 from realdamage.errors import PhotoError
 
@@ -118,16 +117,3 @@ def test_a_leak_of_a_third_is_measured_as_such() -> None:
     assert 2 / 3 - 0.02 < found.auroc < 2 / 3
     assert found.low < 2 / 3 < found.high
     assert found.high - found.low < 0.06
-
-
-@pytest.mark.parametrize(
-    ("name", "facts", "expected"),
-    [
-        ("source", [*"aaaaaabbb", "", *"bbbcccccdd"], "a: 6, 0; (empty): 1, 0; c: 0, 5; d: 0, 2"),
-        ("exif", [True] * 10 + [False] * 10, "True: 10, 0; False: 0, 10"),
-    ],
-)
-def test_what_stands_out_is_named_from_both_ends(name: str, facts: list, expected: str) -> None:
-    found = standing_out(name, pd.DataFrame({"a": facts}), np.arange(20) >= 10)
-    short = found.replace(f"{name} ", "").replace(" real", "").replace(" synthetic", "")
-    assert short == expected

