@@ -17,6 +17,7 @@ from realdamage.core.pooling import Pooling
 from realdamage.data.degradations import Degradations
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import ConfigError
+from realdamage.synthesis.prompts import PromptCatalogue
 from realdamage.synthesis.recipe import Recipe
 
 MONITORED = ("val/auroc", "val/tpr_at_fpr_1_all_real", "val/localisation_ap")
@@ -329,15 +330,6 @@ class ExportConfig:
 
 
 @dataclass
-class PromptsConfig:
-    """See `realdamage.synthesis.prompts.PromptCatalogue`, which checks it."""
-
-    generic_share: float = 0.5
-    fits: dict[str, list[str]] = field(default_factory=dict)
-    languages: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class SynthesizeConfig:
     """`realdamage-synthesize`."""
 
@@ -347,7 +339,7 @@ class SynthesizeConfig:
     name: str = "synthesize"
     paths: PathsConfig = field(default_factory=PathsConfig)
     recipe: Recipe = field(default_factory=Recipe)
-    prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    prompts: PromptCatalogue = field(default_factory=PromptCatalogue)
 
 
 COMMANDS = {

@@ -111,7 +111,7 @@ class TestResume:
         ("where", "how", "options"),
         [
             ((1, 0), "crash", ("adapt=lora", "adapt.dropout=0.3", "data.workers=1")),
-            ((1, 2), signal.SIGINT, ("trainer.accumulate_grad_batches=2",)),
+            ((0, 2), signal.SIGINT, ("trainer.accumulate_grad_batches=2",)),
             (
                 (1, 3),
                 "crash",
@@ -391,7 +391,7 @@ def test_a_debug_run_of_the_same_command_leaves_the_finished_run_alone(
     log = (tmp_path / "out/debug/train.log").read_text()
     assert all(line in log for line in done.out.splitlines())
     assert "no best checkpoint: val/tpr_at_fpr_1_all_real" in log
-    assert done.out.splitlines()[-1].endswith("checkpoint=out/debug/last.ckpt")
+    assert done.out.splitlines()[-1].endswith("out/debug/last.ckpt")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine", "debug"}
     assert (tmp_path / "out/debug/last.ckpt").stat().st_size > 0
     assert contents(mine) == before

@@ -219,18 +219,6 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_with_any_number_of_workers
     assert contents(tmp_path / "whole") == contents(tmp_path / "resumed")
 
 
-# --- Sizes ---
-
-
-def test_each_family_draws_one_of_the_sizes_that_nearly_all_can_give(
-    few: Manifest, tmp_path: Path
-) -> None:
-    sizes = [(64, 64), (90, 80), (400, 400)]
-    done = run(few, tmp_path / "out", sizes=sizes, quality=(80, 90))
-    assert sum(done.sizes.values()) == 6
-    assert set(done.sizes) <= {(64, 64), (90, 80)}
-
-
 def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(
     few: Manifest, tmp_path: Path
 ) -> None:
@@ -306,3 +294,9 @@ def test_an_unreadable_photo_stops_the_run_and_what_was_made_is_kept(
     with pytest.raises(PhotoError, match=r"photos/1\.jpg"):
         run(few, tmp_path / "out")
     assert (tmp_path / "out/photos/000000_0.jpg").is_file()
+
+
+def test_without_a_real_jpeg_the_tables_have_a_fallback(few: Manifest, tmp_path: Path) -> None:
+    synthetic = few.subset(few.table["label"] == "synthetic")
+    synthetic.table["pair"] = ""
+    assert any("85-97" in note for note in run(synthetic, tmp_path / "out").notes)

@@ -1,8 +1,9 @@
-"""The engines that ask a diffusion model: they edit what they should, say where and how, and keep
-every other byte."""
+"""The engines that ask a diffusion model: they edit what they should, say where and how, keep every
+other byte, and name what is wrong with their settings."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,24 +30,22 @@ def box(top: int, bottom: int, left: int, right: int) -> npt.NDArray[np.bool_]:
 REGION = box(40, 60, 70, 90)
 
 
-def painter(model: str, prompts: dict[str, Any], **options: Any) -> Inpaint:
+def load(engine: Any, model: str | Path, prompts: dict[str, Any], **options: Any) -> Any:
     given = {"call": CALL, "side": 128} | options
-    return Inpaint("tiny", GeneratorSettings(model, "sd", "inpaint", given), prompts)
-
-
-def editor(model: str, prompts: dict[str, Any], **options: Any) -> Editor:
-    given = {"call": CALL} | options
-    return Editor("tiny", GeneratorSettings(model, "sd", "edit", given), prompts)
+    return engine("tiny", GeneratorSettings(str(model), "sd", options=given), prompts)
 
 
 @pytest.fixture(scope="module")
 def inpaint(inpainting_model: str, prompts: dict[str, Any]) -> Inpaint:
-    return painter(inpainting_model, prompts)
+    made: Inpaint = load(Inpaint, inpainting_model, prompts)
+    assert made.pipeline._pipe.safety_checker is None  # it would blacken photos
+    return made
 
 
 @pytest.fixture(scope="module")
 def edit(editing_model: str, prompts: dict[str, Any]) -> Editor:
-    return editor(editing_model, prompts)
+    made: Editor = load(Editor, editing_model, prompts)
+    return made
 
 
 def answer_with(engine: Any, picture: npt.NDArray[np.float64], monkeypatch: Any) -> None:
@@ -158,7 +157,69 @@ def test_an_editor_that_answers_another_size_is_resized_and_says_so(
 def test_a_text_to_image_model_inpaints_through_its_sibling(
     text_to_image_model: str, prompts: dict[str, Any]
 ) -> None:
-    engine = painter(text_to_image_model, prompts)
+    engine = load(Inpaint, text_to_image_model, prompts)
     made = engine.regenerate(RGB, REGION, "dented", np.random.default_rng(0))
     assert engine.pipeline.name == "StableDiffusionInpaintPipeline"
     assert made.mask[REGION].all()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("m/m", {"side": 500}, "side"),
+        ("m/m", {"languages": []}, "languages"),
+        ("m/m", {"stpes": 3}, "stpes"),
+        ("/nowhere/weights", {}, "/nowhere/weights: no such folder"),
+        ("weights", {}, "weights: no such folder"),
+    ],
+)
+def test_wrong_settings_are_named(
+    model: str, options: dict[str, Any], said: str, prompts: dict[str, Any]
+) -> None:
+    with pytest.raises(SynthesisError, match=said):
+        load(Inpaint, model, prompts, **options)
+
+
+def test_pipelines_that_do_something_else_are_named(
+    inpainting_model: str, text_to_image_model: str, prompts: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "TomorrowsPipeline"}')
+    wrong: list[tuple[Any, str | Path, dict[str, Any], str]] = [
+        (Inpaint, inpainting_model, {"pipeline": "AutoencoderKL"}, "no such pipeline"),
+        (Editor, inpainting_model, {}, "engine=inpaint"),
+        (Inpaint, text_to_image_model, {"pipeline": "FluxPipeline"}, "mask_image"),
+        (Inpaint, tmp_path, {}, "TomorrowsPipeline"),
+        (Inpaint, inpainting_model, {"offload": True}, "offload"),
+        (Inpaint, inpainting_model, {"call": {"steps": 3}}, "steps"),
+    ]
+    for engine, model, options, said in wrong:
+        with pytest.raises(SynthesisError, match=said):
+            load(engine, model, prompts, **options)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
+        (ValueError("strength too low"), "pipeline_failed"),
+    ],
+)
+def test_failures_of_a_pipeline_name_its_settings(
+    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(type(inpaint.pipeline._pipe), "__call__", fail)
+    with pytest.raises(SynthesisError, match=r"tiny\.options") as caught:
+        inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "NaN"), (0.0, "one colour")])
+def test_unusable_pictures_are_refused(
+    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch, value: float, said: str
+) -> None:
+    answer_with(inpaint, np.full((128, 128, 3), value), monkeypatch)
+    with pytest.raises(SynthesisError, match=said):
+        inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))

@@ -16,7 +16,7 @@ from realdamage.synthesis.prompts import FORMS, PromptCatalogue
 
 @pytest.fixture(scope="module")
 def catalogue(prompts: dict[str, Any]) -> PromptCatalogue:
-    return PromptCatalogue.from_config(prompts)
+    return PromptCatalogue(**prompts)
 
 
 def chinese(text: str) -> bool:
@@ -60,4 +60,4 @@ def test_what_is_wrong_with_a_catalogue_is_named(
     else:
         node[last] = value
     with pytest.raises(ConfigError, match=key):
-        PromptCatalogue.from_config(changed)
+        PromptCatalogue(**changed)

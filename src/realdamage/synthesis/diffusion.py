@@ -88,7 +88,7 @@ class Pipeline:
             self.settings = DiffusionSettings(str(settings.weights), **(settings.options or {}))
         except TypeError as error:
             raise SynthesisError(f"{self.key}: {error}", code="wrong_option") from error
-        self.prompts = PromptCatalogue.from_config(prompts)
+        self.prompts = PromptCatalogue(**prompts)
         self.prompts.check(self.settings.languages)
         try:
             import accelerate  # noqa: F401
