@@ -3,7 +3,6 @@ trace."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from realdamage import schema
-from realdamage.errors import ConfigError, RealDamageError
+from realdamage.errors import ConfigError, RealDamageError, near_match
 
 FULL = "HYDRA_FULL_ERROR"
 """Environment variable that asks for stack traces."""
@@ -230,7 +229,6 @@ def _near_key(full_key: str, command: str) -> str:
 
 
 def _near_or_all(prefix: str, word: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {prefix}{near[0]}?"
+    if near := near_match(word, choices, cutoff=0.5):
+        return f"did you mean {prefix}{near}?"
     return f"allowed there: {', '.join(sorted(choices)) or 'nothing'}"

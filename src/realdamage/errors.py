@@ -7,7 +7,8 @@ A message says what is wrong, where (file, row, key), what was found and how to 
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -93,3 +94,16 @@ class MissingExtraError(RealDamageError):
             f'Install it: pip install "realdamage[{extra}]"',
             code="missing_extra",
         )
+
+
+def near_match(word: str, choices: Iterable[str], cutoff: float = 0.7) -> str | None:
+    """The choice that `word` probably misspells; capitals and spaces do not count."""
+    by_plain = {choice.strip().lower(): choice for choice in choices}
+    match = difflib.get_close_matches(word.strip().lower(), by_plain, n=1, cutoff=cutoff)
+    return by_plain[match[0]] if match else None
+
+
+def did_you_mean(found: str, choices: Iterable[str]) -> str:
+    """The near match of a misspelt word as the end of a message; "" when there is none."""
+    near = near_match(found, choices)
+    return f" Did you mean {near!r}?" if near else ""

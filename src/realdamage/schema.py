@@ -17,6 +17,7 @@ from realdamage.core.pooling import Pooling
 from realdamage.data.degradations import Degradations
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import ConfigError
+from realdamage.synthesis.prompts import PromptCatalogue
 from realdamage.synthesis.recipe import Recipe
 
 MONITORED = ("val/auroc", "val/tpr_at_fpr_1_all_real", "val/localisation_ap")
@@ -318,26 +319,14 @@ class ExportConfig:
     target: str = "onnx"  # onnx: one file; triton: the model repository of a Triton server
     # the .onnx or the repository to write; null: model.onnx or models/ next to the checkpoint
     output: str | None = None
-    tile: int | None = None  # of the exported model, if its backbone takes any; null: as trained
-    overlap: int | None = None
     overwrite: bool = False  # replace an existing file
     name: str = "export"
-    opset: int = 20
     tolerance: float = 1e-3  # largest difference of the probability from torch
     threads: int | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)
 
     def __post_init__(self) -> None:
         _check_choices("", self, target=("onnx", "triton"))
-
-
-@dataclass
-class PromptsConfig:
-    """See `realdamage.synthesis.prompts.PromptCatalogue`, which checks it."""
-
-    generic_share: float = 0.5
-    fits: dict[str, list[str]] = field(default_factory=dict)
-    languages: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -350,7 +339,7 @@ class SynthesizeConfig:
     name: str = "synthesize"
     paths: PathsConfig = field(default_factory=PathsConfig)
     recipe: Recipe = field(default_factory=Recipe)
-    prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    prompts: PromptCatalogue = field(default_factory=PromptCatalogue)
 
 
 COMMANDS = {

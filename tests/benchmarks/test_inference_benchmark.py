@@ -119,7 +119,7 @@ def test_onnx_against_torch(
     network = build_network(ModelConfig("vit_lite", 128, False)).eval()
     spec = PixelSpec(tile=128, patch=16, overlap=16, max_side=2048)
     metadata = replace(detector.metadata, pixel_spec=spec, pooling=Pooling())
-    onnx = OnnxScorer(onnx_bytes(network, opset=20), threads=THREADS)
+    onnx = OnnxScorer(onnx_bytes(network), threads=THREADS)
     in_onnx, in_torch = (Detector(one, metadata) for one in (onnx, TorchScorer(network)))
     data, before = jpeg("1280x960").read_bytes(), torch.get_num_threads()
     torch.set_num_threads(THREADS)

@@ -88,16 +88,10 @@ class TestContainer:
         labels = dict(zip(manifest.table["file_name"], manifest.table["label"], strict=True))
         assert [labels[name] for name in found.examples] == ["real"] * 4 + ["synthetic"] * 4
 
-    @pytest.mark.parametrize(
-        ("options", "columns"),
-        [({"quality": 93}, ("tables",)), ({"side": 60}, ("width", "aspect"))],
-    )
-    def test_a_quality_and_a_size_of_their_own_are_found(
-        self, tmp_path: Path, options: dict[str, int], columns: tuple[str, ...]
-    ) -> None:
-        manifest = write_files(tmp_path, pairs(30), of_label(**options))
+    def test_a_size_of_their_own_is_found(self, tmp_path: Path) -> None:
+        manifest = write_files(tmp_path, pairs(30), of_label(side=60))
         found = result(audit(manifest, quick=True), "container")
-        assert (found.failed, found.columns) == (True, columns)
+        assert (found.failed, found.columns) == (True, ("width", "aspect"))
 
     def test_the_weight_of_a_file_is_reported_but_never_blocks(self, tmp_path: Path) -> None:
         manifest = write_files(tmp_path, pairs(30))
@@ -122,6 +116,10 @@ class TestColumns:
         report = audit(write_files(tmp_path, pairs(60, source=source)), quick=True)
         assert [test.name for test in report.failed_tests] == ["source"]
         assert "generated/x: 0 real, 57 synthetic" in result(report, "source").advice
+        values = json.loads(report.to_json(), parse_constant=pytest.fail)  # no NaN
+        assert values["passed"] is False
+        assert values["verdict"]["verdict"] == "failed, overridden"
+        assert values["verdict"]["tests"]["damage"] == [None, None, None]
 
     def test_cracked_fakes_and_torn_reals_fail_by_damage_type_alone(self, tmp_path: Path) -> None:
         def damage(index: int, label: str) -> str:
@@ -132,6 +130,7 @@ class TestColumns:
         found = result(report, "damage")
         assert found.rows == 60
         assert "damage torn: 30 real, 0 synthetic" in found.advice
+        assert report.verdict()["tests"]["damage"] == [1.0, 1.0, 1.0]
 
     def test_intact_reals_and_damaged_fakes_fail_by_condition(self, tmp_path: Path) -> None:
         def damage(index: int, label: str) -> str:
@@ -166,7 +165,7 @@ def honest(root: Path, seed: int) -> Manifest:
     return write_files(root, rows, lambda row: saved[int(row["group"][1:])])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_false_alarm_on_an_honest_set(tmp_path: Path, seed: int) -> None:
     report = audit(honest(tmp_path, seed), quick=True)
     assert all(test.measured for test in report.tests)
@@ -193,6 +192,7 @@ class TestExceptions:
         (manifest.root / "audit_exceptions.json").write_text(json.dumps(content))
 
     def test_a_part_may_leak_when_somebody_says_why(self, manifest: Manifest) -> None:
+        self.write(manifest, [GENERATED | {"part": "photos"}])  # excuses no other part
         assert not audit(manifest, quick=True).passed
         self.write(manifest, [GENERATED])
         report = audit(manifest, quick=True)
@@ -207,25 +207,17 @@ class TestExceptions:
         assert told["tests"]["source"] == [0.5, 0.5, 0.5]
         assert told["exceptions"] == [{**GENERATED, "auroc": [1.0, 1.0, 1.0]}]
 
-    def test_an_exception_excuses_no_other_part(self, manifest: Manifest) -> None:
-        self.write(manifest, [{"part": "photos", "test": "source", "reason": "a mistake"}])
-        assert result(audit(manifest, quick=True), "source").failed
-
     @pytest.mark.parametrize(
         ("content", "named"),
         [
             ([GENERATED | {"test": "sauce"}], "entry 1.*'sauce'.*container, source"),
-            ([GENERATED | {"part": "generatd"}], "entry 1.*'generatd'.*generated"),
             ([GENERATED | {"reason": " "}], "entry 1.*reason"),
             ([{"part": "generated", "test": "source"}], "reason"),
             (GENERATED, "JSON list"),
-            (None, "JSON list"),
         ],
     )
     def test_a_faulty_entry_is_named(self, manifest: Manifest, content: Any, named: str) -> None:
         self.write(manifest, content)
-        if content is None:
-            (manifest.root / "audit_exceptions.json").write_text("[")
         with pytest.raises(ManifestError, match=rf"audit_exceptions\.json.*{named}"):
             read_exceptions(manifest)
 
@@ -234,13 +226,6 @@ def test_one_label_alone_is_refused(tmp_path: Path) -> None:
     manifest = write_files(tmp_path, [row for row in pairs(5) if row["label"] == "real"])
     with pytest.raises(ManifestError, match="5 real, 0 synthetic"):
         audit(manifest, quick=True)
-
-
-def test_a_set_too_small_to_judge_is_not_judged(tmp_path: Path) -> None:
-    report = audit(write_files(tmp_path, pairs(4), of_label(format="PNG")), quick=True)
-    assert not report.failed
-    assert not any(test.measured for test in report.tests)
-    assert "4 real and 4 synthetic photos of 4 groups" in result(report, "container").note
 
 
 class TestFiles:
@@ -269,6 +254,7 @@ class TestFiles:
             }
             assert report.failed
             assert report.leaks == ()  # nothing to learn the label from
+            assert not any(test.measured for test in report.tests)  # too few photos
 
     @pytest.mark.parametrize("quick", [True, False])
     def test_the_same_bytes_twice(self, root: Path, quick: bool) -> None:
@@ -332,32 +318,3 @@ class TestFiles:
         assert set(full) - set(quick) == {"mask_empty", "mask_partial"}
         warnings = {problem.kind for problem in report.problems if problem.severity == "warning"}
         assert warnings == {"mask_absent", "mask_partial"}
-
-    def test_several_processes_find_the_same_as_one(
-        self, write_set: Callable[..., Path], tmp_path: Path
-    ) -> None:
-        root = write_set(tmp_path / "larger", 14)
-        (root / "photos/02_ai_region.png").write_bytes(b"no picture")
-        assert self.audit(root, workers=2).to_json() == self.audit(root, workers=1).to_json()
-
-
-def test_the_report_is_plain_json_without_nan(tmp_path: Path) -> None:
-    manifest = write_files(tmp_path, pairs(30, source=lambda _, label: label))
-    report = audit(manifest, quick=True)
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    values = json.loads(report.to_json(), parse_constant=refuse)
-    assert values["passed"] is False
-    assert values["manifest_sha256"] == manifest.digest()
-    assert {test["name"]: test["auroc"] is None for test in values["tests"]} == {
-        "container": False, "source": False, "damage": True, "condition": True,
-    }  # fmt: skip
-    assert values["verdict"]["verdict"] == "failed, overridden"
-    assert values["verdict"]["tests"]["source"] == [1.0, 1.0, 1.0]
-    assert values["verdict"]["tests"]["damage"] == [None, None, None]
-    assert values["counts"][0] == {
-        "label": "real", "kind": "original", "family": "", "generator": "", "damage": "",
-        "source": "real", "split": "", "photos": 30,
-    }  # fmt: skip

@@ -62,29 +62,21 @@ def test_csv_is_read_as_text_with_quotes_blank_lines_and_a_bom(write_folder: Wri
         ("file_name,label\na.jpg,Real\n", "Did you mean 'real'?"),
         ("file_name,label,kind\na.jpg,real,pasted\n", "row 2, column kind"),
         ("file_name,label,kind,condition\na.jpg,real,damaged,intact\n", "column condition"),
-        ("file_name,label,split\na.jpg,real,dev\n", "train, val, test, policy"),
         ("file_name,label,generator\na.jpg,real,sd3\n", "column generator: found 'sd3'"),
         ("file_name,label,sha256\na.jpg,real,ABC\n", "column sha256: found 'ABC'"),
         ("file_name,label\n,real\n", "row 2, column file_name"),
-        ("file_name,label\n../a.jpg,real\n", "column file_name: found '../a.jpg'"),
         ("file_name,label\n/etc/passwd,real\n", "column file_name"),
         ("file_name,label\nx\\..\\..\\a.jpg,real\n", "forward slashes"),
         ("file_name,label,mask_file_name\na.jpg,synthetic,../m.png\n", "column mask_file_name"),
         ("file_name,label\na.jpg,real\nb.jpg,real\na.jpg,real\n", "already in row 2"),
         ("file_name,label\na.jpg,real\nz.jpg,real\n", "row 3, column file_name: 'z.jpg'"),
-        ("file_name,label,mask_file_name\na.jpg,synthetic,m.png\n", "column mask_file_name"),
         ("file_name,label,pair\na.jpg,synthetic,bb.jpg\nb.jpg,real,\n", "column pair: 'bb.jpg'"),
         ("file_name,label,pair\na.jpg,real,a.jpg\n", "column pair: 'a.jpg'"),
-        ("file_name,label\na.jpg,real\nb.jpg,real,trashnet\n", "line 3"),
         ('file_name,label\n"a.jpg,real\n', "row 1"),
         ("file_name,label\n", "no rows"),
-        ("", "no rows"),
         ("filename,label\na.jpg,real\n", "Rename 'filename'"),
-        ("file_name,kind\na.jpg,original\n", "'label' is missing"),
-        ("file_name;label\na.jpg;real\n", "'file_name;label'"),
         ("file_name,label,label\na.jpg,real,real\n", "'label' occurs twice"),
         (b"file_name,label\na.jpg,real\nb\xe9.jpg,real\n", "not UTF-8"),
-        ("file_name,label\n" + "".join(f"{i}.jpg,fake\n" for i in range(12)), "11 more rows"),
     ],
 )
 def test_a_broken_rule_is_named(write_folder: WriteFolder, text: str | bytes, named: str) -> None:
@@ -103,14 +95,6 @@ def test_a_path_without_a_manifest_says_what_to_do(tmp_path: Path) -> None:
         read_manifest(tmp_path / "nowhere")
     with pytest.raises(ManifestError, match=r"photo\.JPG: not a CSV file"):
         read_manifest(tmp_path / "photo.JPG")
-
-
-def test_a_column_that_looks_misspelt_is_warned_about(
-    write_folder: WriteFolder, caplog: pytest.LogCaptureFixture
-) -> None:
-    read_manifest(write_folder("file_name,label,groups,category\na.jpg,real,shoe,shoes\n"))
-    (record,) = caplog.records
-    assert record.args[1:] == ("groups", "group")
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -144,20 +128,14 @@ def test_a_table_that_breaks_the_contract_is_not_written(tmp_path: Path) -> None
 
 
 def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        {"file_name": ["a.jpg", "b.jpg"], "label": ["real", "synthetic"], "z": "1", "y": "2"}
-    )
-    variants = {
-        "same": table,
-        "reordered": table.iloc[::-1][["z", "label", "y", "file_name"]],
-        "relabelled": table.assign(label="real"),
-    }
+    names, labels = ["a.jpg", "b.jpg"], ["real", "synthetic"]
+    table = pd.DataFrame({"file_name": names, "label": labels, "z": "1", "y": "2"})
+    reordered = table.iloc[::-1][["z", "label", "y", "file_name"]]
     digests = []
-    for name, variant in variants.items():
-        write_manifest(tmp_path / name, variant)
-        digests.append(read_manifest(tmp_path / name, check_files=False).digest())
+    for number, variant in enumerate((table, reordered, table.assign(label="real"))):
+        write_manifest(tmp_path / str(number), variant)
+        digests.append(read_manifest(tmp_path / str(number), check_files=False).digest())
     assert digests[0] == digests[1] != digests[2]
-    assert len(digests[0]) == 64
 
 
 def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
@@ -169,7 +147,7 @@ def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
     return read_manifest(folder, check_files=False)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+@pytest.mark.parametrize("mode", ["1", "P", "RGB"])
 def test_a_mask_is_true_where_it_is_bright(tmp_path: Path, mode: str) -> None:
     expected = np.zeros((4, 6), dtype=bool)
     expected[1:3, 2:5] = True
@@ -180,8 +158,7 @@ def test_a_mask_is_true_where_it_is_bright(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("mask", "named"),
     [
-        (Image.new("L", (6, 5)), r"m\.png.*6×5 pixels.*'a\.jpg' is 6×4"),
-        (Image.new("L", (4, 6)), "4×6 pixels"),
+        (Image.new("L", (4, 6)), r"m\.png.*4×6 pixels.*'a\.jpg' is 6×4"),
         (Image.new("L", (6, 4), 1), "0 and 255"),
         (Image.new("I;16", (6, 4)), "mode I;16"),
     ],

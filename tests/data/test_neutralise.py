@@ -14,14 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from PIL import Image, JpegImagePlugin
+from scipy import ndimage
 
 from realdamage.core.decode import decode
 from realdamage.data.audit import ShortcutTest, audit
 from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
 from realdamage.data.neutralise import NeutraliseSettings, Summary, neutralise
-from realdamage.data.splits import components
-from realdamage.data.writer import TablePool
-from realdamage.errors import ManifestError, PhotoError, UsageError
+from realdamage.errors import ManifestError, PhotoError
 
 RGB = npt.NDArray[np.uint8]
 MORE = {"damage": "cracked"}
@@ -151,10 +150,7 @@ def test_the_files_told_the_classes_apart_and_no_longer_do(
     leaky: Manifest, neutral: Manifest
 ) -> None:
     before, after = container(leaky), container(neutral)
-    assert before.low > 0.9
-    assert before.failed
-    assert after.measured
-    assert not after.failed
+    assert (before.failed, after.measured, after.failed) == (True, True, False)
 
 
 def test_every_file_is_a_plain_rgb_jpeg_of_one_size_with_tables_of_the_reals(
@@ -186,11 +182,8 @@ def test_an_edit_is_cropped_and_saved_like_its_original(neutral: Manifest) -> No
         if row["mask_file_name"]:
             mask = read_mask(neutral, index, apart.shape)
             assert mask.sum() >= 35 * 35 * 0.3
-            rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-            near = np.zeros_like(mask)
-            inside = slice(max(0, rows[0] - 16), rows[-1] + 17)
-            near[inside, max(0, columns[0] - 16) : columns[-1] + 17] = True
-            assert apart[~near].max() == 0  # the same pixels went through the same save
+            far = ~ndimage.binary_dilation(mask, iterations=32)
+            assert apart[far].max() == 0  # the same pixels went through the same save
             assert apart[mask].mean() > 30
 
 
@@ -207,7 +200,6 @@ def test_what_the_rows_say_is_kept_and_names_follow(leaky: Manifest, neutral: Ma
         assert hashlib.sha256(neutral.path(name).read_bytes()).hexdigest() == digest
     exceptions = "audit_exceptions.json"
     assert neutral.path(exceptions).read_bytes() == leaky.path(exceptions).read_bytes()
-    assert len(set(zip(components(new), components(old), strict=True))) == components(old).max() + 1
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes_with_any_number_of_workers(
@@ -223,23 +215,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_with_any_number_of_workers
     with pytest.raises(KeyboardInterrupt):
         neutralise(few, tmp_path / "resumed", workers=1, progress=stopping)
     assert not (tmp_path / "resumed" / "metadata.csv").exists()
-    first = tmp_path / "resumed" / "photos" / "000000_0.jpg"
-    written = first.stat().st_mtime_ns
     run(few, tmp_path / "resumed")
-    assert first.stat().st_mtime_ns == written
     assert contents(tmp_path / "whole") == contents(tmp_path / "resumed")
-
-
-# --- Sizes ---
-
-
-def test_each_family_draws_one_of_the_sizes_that_nearly_all_can_give(
-    few: Manifest, tmp_path: Path
-) -> None:
-    sizes = [(64, 64), (90, 80), (400, 400)]
-    done = run(few, tmp_path / "out", sizes=sizes, quality=(80, 90))
-    assert sum(done.sizes.values()) == 6
-    assert set(done.sizes) <= {(64, 64), (90, 80)}
 
 
 def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(
@@ -309,71 +286,17 @@ def test_an_edit_whose_region_is_cut_away_is_left_out(few: Manifest, tmp_path: P
     assert done.manifest.table["label"].tolist().count("real") == 3
 
 
-def test_tables_can_be_given_and_have_a_fallback(few: Manifest, tmp_path: Path) -> None:
-    pool = TablePool.of_qualities(50, 50)
-    neutralise(few, tmp_path / "given", tables=pool, workers=1)
-    with Image.open(tmp_path / "given/photos/000000_0.jpg") as image:
-        assert image.quantization[0] == list(pool.entries[0][0][0])  # type: ignore[attr-defined]
-    synthetic = few.subset(few.table["label"] == "synthetic")
-    synthetic.table["pair"] = ""
-    assert any("85-97" in note for note in run(synthetic, tmp_path / "fallen").notes)
-
-
-def test_a_turned_photo_comes_out_upright_in_srgb(few: Manifest, tmp_path: Path) -> None:
-    rgb = np.zeros((120, 100, 3), np.uint8)
-    rgb[:60, :, 0] = 250  # red above
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying: 120 wide
-    Image.fromarray(np.rot90(rgb)).save(few.path("photos/0.jpg"), exif=exif, quality=95)
-    done = run(few.subset(few.table["file_name"] == "photos/0.jpg"), tmp_path / "out")
-    assert done.sizes == {(92, 112): 1}
-    upright = decode(tmp_path / "out/photos/000000_0.jpg")
-    assert upright[:40, :, 0].min() > 200
-    assert upright[70:, :, 0].max() < 50
-
-
-def test_copies_get_the_same_bytes_and_one_group(few: Manifest, tmp_path: Path) -> None:
-    few.path("photos/copy.jpg").write_bytes(few.path("photos/0.jpg").read_bytes())
-    table = few.table.assign(group=[f"g{row}" for row in range(6)])
-    copy = table.iloc[:1].assign(file_name="photos/copy.jpg", group="other")
-    table = pd.concat([table, copy], ignore_index=True)
-    digests = [hashlib.sha256(few.path(name).read_bytes()) for name in table["file_name"]]
-    table["sha256"] = [digest.hexdigest() for digest in digests]
-    new = run(Manifest(few.root, table), tmp_path / "out").manifest.table
-    assert new["sha256"][0] == new["sha256"][6]
-    assert new["group"][0] == new["group"][6] == new["group"][1]
-
-
-# --- What cannot be read, and folders that are in the way ---
-
-
 def test_an_unreadable_photo_stops_the_run_and_what_was_made_is_kept(
     few: Manifest, tmp_path: Path
 ) -> None:
-    broken, out = few.path("photos/1.jpg"), tmp_path / "out"
+    broken = few.path("photos/1.jpg")
     broken.write_bytes(broken.read_bytes()[:2000])  # the header is whole
     with pytest.raises(PhotoError, match=r"photos/1\.jpg"):
-        run(few, out)
-    assert (out / "photos" / "000000_0.jpg").is_file()
-    broken.write_bytes(b"<html>")
-    with pytest.raises(PhotoError, match=r"photos/1\.jpg"):
-        run(few, tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+        run(few, tmp_path / "out")
+    assert (tmp_path / "out/photos/000000_0.jpg").is_file()
 
 
-def test_neither_the_old_set_nor_a_foreign_folder_is_written_into(
-    few: Manifest, tmp_path: Path
-) -> None:
-    before = contents(few.root)
-    for out in (few.root, few.root / "below", few.root / "photos" / ".." / "x"):
-        with pytest.raises(UsageError) as caught:
-            run(few, out)
-        assert caught.value.code == "inside_source"
-    assert contents(few.root) == before
-    (tmp_path / "holiday").mkdir()
-    (tmp_path / "holiday" / "me.jpg").write_bytes(b"mine")
-    for overwrite in (False, True):
-        with pytest.raises(UsageError) as caught:
-            neutralise(few, tmp_path / "holiday", overwrite=overwrite, workers=1)
-        assert caught.value.code == "not_ours"
-    assert contents(tmp_path / "holiday") == {"me.jpg": b"mine"}
+def test_without_a_real_jpeg_the_tables_have_a_fallback(few: Manifest, tmp_path: Path) -> None:
+    synthetic = few.subset(few.table["label"] == "synthetic")
+    synthetic.table["pair"] = ""
+    assert any("85-97" in note for note in run(synthetic, tmp_path / "out").notes)

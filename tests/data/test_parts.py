@@ -1,7 +1,5 @@
-"""A folder is claimed once, by one maker, and loses nothing that it did not make;
-
-workers that die are named.
-"""
+"""A folder is claimed once, by one maker, and loses nothing that it did not make; workers that die
+are named."""
 
 from __future__ import annotations
 
@@ -27,13 +25,6 @@ def test_a_part_is_there_when_its_content_is(tmp_path: Path) -> None:
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_a_claim_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
-    (tmp_path / FOLDER).mkdir()
-    (tmp_path / FOLDER / "mark.json.1.part").write_bytes(b"{")
-    Parts(tmp_path, "neutralise").claim("digest")
-    assert (tmp_path / FOLDER / "mark.json").is_file()
-
-
 def test_processes_that_claim_at_once_share_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,6 +44,8 @@ def test_processes_that_claim_at_once_share_the_folder(
 
 
 def test_another_makers_set_is_neither_claimed_nor_cleared(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "mark.json.1.part").write_bytes(b"{")  # a claim that was cut off
     Parts(tmp_path, "neutralise").claim("digest", {}, ["a.jpg"])
     other = Parts(tmp_path, "synthesize")
     for attempt in (lambda: other.claim("digest"), other.clear):

@@ -13,7 +13,6 @@ from realdamage.data.readers import (
     Reader,
     find_layout,
     read_dataset,
-    reader_from_mapping,
     reader_from_yaml,
     write_metadata,
 )
@@ -47,32 +46,24 @@ def records(table: pd.DataFrame, *columns: str) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_reads_the_same_from_both_forms(touch: Touch, suffix: str) -> None:
     root = touch("a.jpg", "x/b.jpg", "x/b_mask.png")
-    frame = pd.DataFrame(
-        {
-            "file_name": ["a.jpg", "x/b.jpg"],
-            "label": ["real", "synthetic"],
-            "mask_file_name": [None, "x/b_mask.png"],
-            "pair": [None, "a.jpg"],
-            "area": [None, 0.25],
-            "count": [3, 4],
-            "checked": [True, False],
-        }
-    )
+    rows = [
+        {"file_name": "a.jpg", "label": "real", "area": None, "count": 3},
+        {"file_name": "x/b.jpg", "label": "synthetic", "pair": "a.jpg", "area": 0.25, "count": 4},
+    ]
+    frame = pd.DataFrame(rows).assign(mask_file_name=[None, "x/b_mask.png"])
     path = root / f"metadata.{suffix}"
     if suffix == "csv":
         frame.to_csv(path)  # pandas writes its index as a column without a name
     else:
         frame.to_parquet(path)
     manifest = read_dataset(path)
-    assert find_layout(path) == "table"
-    assert manifest.root == root
-    assert list(manifest.table.columns) == [*KNOWN_COLUMNS, "area", "count", "checked"]
+    assert (find_layout(path), manifest.root) == ("table", root)
+    assert list(manifest.table.columns) == [*KNOWN_COLUMNS, "area", "count"]
     columns = ("file_name", "label", "kind", "group", "mask_file_name", "area", "count")
     assert records(manifest.table, *columns) == [
         ("a.jpg", "real", "original", "a.jpg", "", "", "3"),
         ("x/b.jpg", "synthetic", "", "a.jpg", "x/b_mask.png", "0.25", "4"),
     ]
-    assert [word.lower() for word in manifest.table["checked"]] == ["true", "false"]
 
 
 def test_numbers_for_labels_are_not_guessed(touch: Touch) -> None:
@@ -123,15 +114,6 @@ def test_photos_that_are_all_real_make_a_manifest(touch: Touch) -> None:
     ]
 
 
-def test_a_linked_folder_is_followed_once(touch: Touch, tmp_path: Path) -> None:
-    root = touch("fake/a.jpg")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/b.jpg").touch()
-    (root / "real").symlink_to(tmp_path / "elsewhere")
-    (root / "real/again").symlink_to(root / "real")
-    assert read_dataset(root).table["file_name"].tolist() == ["fake/a.jpg", "real/b.jpg"]
-
-
 # --- FraudBench ---
 
 REVIEW = "Home & Kitchen/{}/Review_7/IMG_1{}"
@@ -180,7 +162,6 @@ def test_a_fraudbench_edit_is_paired_with_the_one_undamaged_photo_of_its_name(to
 
 PATH = {"file_name": "path"}
 FAKE = {**PATH, "label": "fake"}
-WORDS = {"label": {"0": "real", "yes": "synthetic"}}
 MAPPING = """
 columns:
   file_name: path
@@ -250,43 +231,13 @@ def test_absolute_paths_are_taken_relative_to_a_folder(touch: Touch, tmp_path: P
         read_dataset(table, Reader(layout="table", relative_to=str(tmp_path / "gone")))
 
 
-def test_a_column_of_theirs_that_means_something_else_can_be_ignored(touch: Touch) -> None:
-    path = touch("a.jpg") / "shots.csv"
-    path.write_text("file_name,label,kind\na.jpg,real,shoes\n")
-    with pytest.raises(ManifestError, match="column kind: found 'shoes'"):
-        read_dataset(path)
-    assert read_dataset(path, Reader(columns={"kind": ""})).table["kind"].tolist() == ["original"]
-
-
-def test_hydra_gives_the_same_reader_as_yaml(tmp_path: Path) -> None:
-    pytest.importorskip("hydra")
-    from realdamage.configuration import compose
-
-    path = tmp_path / "mapping.yaml"
-    path.write_text(MAPPING + "layout: table\n")
-    overrides = [
-        "checkpoint=m.onnx",
-        "data.reader.layout=table",
-        "+data.reader.columns={file_name: path, label: fake, group: product}",
-        "+data.reader.values.label={0: real, yes: synthetic}",
-        "+data.reader.constants.source=acme",
-    ]
-    config = compose("evaluate", overrides)
-    assert reader_from_mapping(config.data.reader) == reader_from_yaml(path)
-    assert reader_from_mapping(None) == Reader()
-    words = {"label": {True: "real", False: "synthetic"}}
-    assert list(reader_from_mapping({"values": words}).values["label"]) == ["true", "false"]
-
-
 @pytest.mark.parametrize(
     ("mapping", "named"),
     [
-        ("column: {label: fake}", "'column'.*columns"),
         ("columns: {lable: fake}", "columns.lable.*'label'"),
         ("columns: [label]", "columns, values and constants"),
         ("layout: folder", "'folder'.*'folders'"),
         ("a: [", "YAML"),
-        ("- label", "columns"),
     ],
 )
 def test_a_wrong_mapping_is_named(tmp_path: Path, mapping: str, named: str) -> None:
@@ -302,10 +253,7 @@ def test_a_wrong_mapping_is_named(tmp_path: Path, mapping: str, named: str) -> N
     [
         (Reader(columns={**FAKE, "file_name": "pth"}), "'pth'.*'path'"),
         (Reader(columns=FAKE, values={"label": {"0": "real"}}), "row 3, column label: found 'yes'"),
-        (Reader(columns=PATH, values={"kind": {"0": "original"}}), "column 'kind'"),
         (Reader(), "'file_name'.*mapped"),
-        (Reader(columns=PATH), "row 2, column label: found 'what'.*mapped"),
-        (Reader(columns=FAKE, values=WORDS, constants={"generator": "x"}), "generator: found 'x'"),
     ],
 )
 def test_a_mapping_that_does_not_fit_its_table_is_named(
@@ -322,8 +270,6 @@ def test_a_mapping_that_does_not_fit_its_table_is_named(
     ("names", "layout", "named"),
     [
         ((), "auto", "real, authentic"),
-        ((), "folders", "real, authentic"),
-        (("real/a.txt", "fake/b.txt"), "auto", "no photos"),
         (("a.txt",), "real", "no photos"),
         (("a.jpg", "b/c.jpg", "b/metadata.csv"), "real", r"b/metadata\.csv"),
         (("real/a.jpg", "fake/b.jpg", "c.jpg", "unsure/d.jpg"), "auto", "2 photos.*'c.jpg'"),
@@ -336,35 +282,6 @@ def test_a_folder_of_no_or_half_a_layout_is_named(
 ) -> None:
     with pytest.raises(ManifestError, match=named):
         read_dataset(touch(*names), Reader(layout))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "named"),
-    [
-        ("shots.parquet", b"PAR1 and then nothing", "arquet"),
-        ("shots.csv", b"file_name,label\n/etc/a.jpg,real\n", "row 2, column file_name"),
-        ("shots.xlsx", b"", r"\.csv, \.parquet"),
-    ],
-)
-def test_a_broken_table_is_named_with_its_row(
-    touch: Touch, name: str, content: bytes, named: str
-) -> None:
-    path = touch("a.jpg") / name
-    path.write_bytes(content)
-    with pytest.raises(ManifestError, match=named) as caught:
-        read_dataset(path)
-    assert str(path) in str(caught.value)
-
-
-def test_photos_inside_of_parquet_are_ignored_with_a_warning(
-    touch: Touch, caplog: pytest.LogCaptureFixture
-) -> None:
-    root = touch("a.jpg")
-    image, boxes = {"bytes": b"\xff\xd8", "path": "a.jpg"}, [[1, 2], [3, 4]]
-    columns = {"file_name": ["a.jpg"], "label": ["real"], "image": [image], "boxes": [boxes]}
-    pd.DataFrame(columns).to_parquet(root / "metadata.parquet")
-    assert not {"image", "boxes"} & set(read_dataset(root / "metadata.parquet").table)
-    assert "['image', 'boxes']" in caplog.text
 
 
 def test_missing_paths_and_mappings_without_a_table_are_refused(touch: Touch) -> None:

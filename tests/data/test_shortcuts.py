@@ -14,7 +14,6 @@ from realdamage.data.shortcuts import (
     container_auroc,
     container_facts,
     separation,
-    standing_out,
 )
 from realdamage.errors import PhotoError
 
@@ -88,7 +87,7 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
         container_facts(tmp_path / "d.jpg")
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", [3, 6])
 def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -102,7 +101,7 @@ def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path, orientat
 @pytest.mark.parametrize(
     "fact",
     [["x"] * 60, [f"s{group % 7}" for group in GROUPS], GROUPS.astype(float)],
-    ids=["constant", "words of a pair", "numbers of a pair"],
+    ids=["constant", "words", "numbers"],
 )
 def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(fact: list[str]) -> None:
     found, _ = separation(pd.DataFrame({"a": fact}), SYNTHETIC, GROUPS)
@@ -118,16 +117,3 @@ def test_a_leak_of_a_third_is_measured_as_such() -> None:
     assert 2 / 3 - 0.02 < found.auroc < 2 / 3
     assert found.low < 2 / 3 < found.high
     assert found.high - found.low < 0.06
-
-
-@pytest.mark.parametrize(
-    ("name", "facts", "expected"),
-    [
-        ("source", [*"aaaaaabbb", "", *"bbbcccccdd"], "a: 6, 0; (empty): 1, 0; c: 0, 5; d: 0, 2"),
-        ("exif", [True] * 10 + [False] * 10, "True: 10, 0; False: 0, 10"),
-    ],
-)
-def test_what_stands_out_is_named_from_both_ends(name: str, facts: list, expected: str) -> None:
-    found = standing_out(name, pd.DataFrame({"a": facts}), np.arange(20) >= 10)
-    short = found.replace(f"{name} ", "").replace(" real", "").replace(" synthetic", "")
-    assert short == expected

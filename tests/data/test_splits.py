@@ -22,22 +22,17 @@ def table_of(n: int, **columns: list[str] | str) -> pd.DataFrame:
 @st.composite
 def linked_tables(draw: st.DrawFn) -> pd.DataFrame:
     n = draw(st.integers(30, 80))
-    names = [f"{i:04}.jpg" for i in range(n)]
     some = st.lists(st.integers(0, n - 1), min_size=n, max_size=n)
-    groups, pairs = draw(some), draw(some)
+    groups, pairs, kinds = draw(some), draw(some), draw(some)
     return table_of(
         n,
         group=[f"g{value}" if value % 2 else "" for value in groups],
-        pair=[
-            names[value] if value % 5 == 0 and value != i else "" for i, value in enumerate(pairs)
-        ],
-        kind=draw(
-            st.lists(st.sampled_from(["original", "damaged", "ai_region"]), min_size=n, max_size=n)
-        ),
+        pair=[f"{v:04}.jpg" if v % 5 == 0 and v != i else "" for i, v in enumerate(pairs)],
+        kind=[("original", "damaged", "ai_region")[value % 3] for value in kinds],
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(linked_tables(), st.integers(0, 3))
 def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) -> None:
     try:
@@ -45,12 +40,8 @@ def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) 
     except ManifestError:  # everything hangs together: refused, never torn apart
         assert len(np.unique(components(table))) < len(table) / 3
         return
-    of = dict(zip(table["file_name"], split, strict=True))
-    assert all(
-        of[name] == of[pair]
-        for name, pair in zip(table["file_name"], table["pair"], strict=True)
-        if pair
-    )
+    of_pair = table["pair"].map(dict(zip(table["file_name"], split, strict=True)))
+    assert (of_pair.isna() | (of_pair == split)).all()
     assert (split.groupby(table["group"].where(table["group"] != "")).nunique() == 1).all()
     check_splits(table.assign(split=split))
 
@@ -92,7 +83,6 @@ def test_the_seed_decides_and_the_order_of_the_rows_does_not() -> None:
     [
         ({"train": 0.8, "dev": 0.2}, "'dev'"),
         ({"train": 0.8, "val": 0.1}, r"0\.9.*train=0\.8, val=0\.1"),
-        ({"train": 1.2, "val": -0.2}, "1.2"),
         ({"train": 0.99, "val": 0.01}, "'val' .share 0.01.*5 photos.*5 groups"),
     ],
 )

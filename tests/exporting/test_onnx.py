@@ -47,9 +47,7 @@ def test_file_and_network_agree_from_bytes_to_verdict(
     tiny_onnx: Path, classifier: DamageClassifier
 ) -> None:
     data, metadata, _ = read_model_file(tiny_onnx)
-    difference, worst = parity(classifier.network, data, metadata)
-    print(f"largest difference {difference:.1e} on {worst} (allowed {TOLERANCE:g})")
-    assert difference < TOLERANCE
+    assert parity(classifier.network, data, metadata)[0] < TOLERANCE
 
 
 def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machine(
@@ -73,12 +71,10 @@ def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machi
     assert str(Path(exporter.__file__).parent).encode() not in data
 
 
-@pytest.mark.parametrize("count", [1, 3, 33])
 def test_any_number_of_tiles_gives_what_each_gives_alone(
-    tiny_onnx: Path, classifier: DamageClassifier, count: int
+    tiny_onnx: Path, classifier: DamageClassifier
 ) -> None:
-    rng = np.random.default_rng(0)
-    tiles = rng.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+    tiles = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3), dtype=np.uint8)
     scorer = OnnxScorer(tiny_onnx.read_bytes(), threads=1)
     logit, evidence = scorer(tiles)
     alone = [scorer(tile[None]) for tile in tiles]
@@ -88,67 +84,38 @@ def test_any_number_of_tiles_gives_what_each_gives_alone(
     np.testing.assert_allclose(evidence, expected_evidence, atol=1e-4)
 
 
-@pytest.fixture
-def as_exported(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter returns the finished file's graph, which saves half a minute."""
-    graph = split_metadata(tiny_onnx.read_bytes())[0]
-    monkeypatch.setattr(exporter, "onnx_bytes", lambda *_: graph)
-
-
 def export(classifier: DamageClassifier, folder: Path, tolerance: float = TOLERANCE) -> float:
     metadata, output = model_metadata(classifier), folder / "model.onnx"
-    return export_network(classifier.network, metadata, output, opset=20, tolerance=tolerance)
+    return export_network(classifier.network, metadata, output, tolerance=tolerance)
 
 
 def test_a_file_that_disagrees_is_not_written(
-    classifier: DamageClassifier, perturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, perturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "onnx_bytes", lambda *_: perturbed)
-    with pytest.raises(ModelFileError, match=r"e-03.*tolerance=0\.001") as error:
-        export(classifier, tmp_path)
-    assert error.value.code == "parity"
-    assert list(tmp_path.iterdir()) == []
-    assert TOLERANCE < export(classifier, tmp_path, tolerance=0.1) < 0.1
-
-
-@pytest.mark.usefixtures("as_exported")
-def test_what_cannot_be_exported_leaves_the_old_file_alone(tiny_run: Path, tmp_path: Path) -> None:
+    network = load_classifier(tiny_run / "best.ckpt")
     (tmp_path / "model.onnx").write_bytes(b"the old one")
-    broken = load_classifier(tiny_run / "best.ckpt")
-    with pytest.raises(ModelFileError):
-        export(broken, tmp_path, tolerance=-1.0)
-    with torch.no_grad():
-        broken.network.patch_head.bias.fill_(float("nan"))
-    with pytest.raises(ModelFileError):
-        export(broken, tmp_path)
+    with pytest.raises(ModelFileError, match=r"e-03.*tolerance=0\.001") as error:
+        export(network, tmp_path)
+    assert error.value.code == "parity"
     assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
-
-
-def test_a_calibrated_file_is_replaced_only_when_that_is_asked_for(
-    tiny_run: Path,
-    save_red_model: Callable[..., Path],
-    tmp_path: Path,
-    run_command: Callable[..., Any],
-) -> None:
-    model = save_red_model(tmp_path / "model.onnx")
-    before = model.read_bytes()
-    arguments = (f"checkpoint={tiny_run}/best.ckpt", f"output={model}")
-    refused = run_command("export", *arguments)
-    assert refused.code == 2
-    assert model.read_bytes() == before
-    replaced = run_command("export", *arguments, "overwrite=true")
-    assert replaced.code == 0, replaced.err
-    assert read_model_file(model)[1].backbone == "test_vit"
+    assert TOLERANCE < export(network, tmp_path, tolerance=0.1) < 0.1
+    with torch.no_grad():
+        network.network.patch_head.bias.fill_(float("nan"))
+    with pytest.raises(ModelFileError):
+        export(network, tmp_path, tolerance=1e9)
 
 
 def test_an_export_is_made_again_only_when_something_has_changed(
-    tiny_run: Path, tmp_path: Path, run_command: Callable[..., Any]
+    tiny_run: Path, save_red_model: Callable[..., Path], tmp_path: Path, run_command: Any
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(tiny_run, run)
-    model = run / "model.onnx"
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    model = save_red_model(run / "model.onnx")
+    before = model.read_bytes()
     arguments = ("export", f"checkpoint={run}/best.ckpt")
-    assert run_command(*arguments).code == 0
+    assert run_command(*arguments).code == 2  # it is calibrated
+    assert model.read_bytes() == before
+    assert run_command(*arguments, "overwrite=true").code == 0
     # Thresholds that came later stay.
     data, metadata, _ = read_model_file(model)
     policy = Policy(t_synthetic=1, t_real=0, fpr=0.1, miss=0.1, negatives="real", photos={})
@@ -158,13 +125,13 @@ def test_an_export_is_made_again_only_when_something_has_changed(
         assert run_command(*again).code == 0
         assert model.read_bytes() == before
     # Another option, another checkpoint: the file is kept unless that is asked for.
-    assert run_command(*arguments, "opset=19").code == 2
+    assert run_command(*arguments, "tolerance=0.01").code == 2
     shutil.copy(run / "last.ckpt", run / "best.ckpt")
     assert run_command(*arguments).code == 2
     assert model.read_bytes() == before
     # A demonstration has no thresholds to lose.
-    write_model_file(model, data, replace(metadata, policy=policy, demo=True))
+    demo = replace(metadata, policy=policy, demo=True)
+    write_model_file(model, data, demo)
     assert run_command(*arguments).code == 0
-    _, found, _ = read_model_file(model)
     last = hashlib.sha256((run / "last.ckpt").read_bytes()).hexdigest()
-    assert (found.training["export"]["checkpoint_sha256"], found.policy) == (last, None)
+    assert read_model_file(model)[1].training["export"]["checkpoint_sha256"] == last

@@ -73,24 +73,13 @@ def stand_in(folder: Path) -> Iterator[tuple[StandIn, str]]:
     server.stop(None)
 
 
-def test_the_repository_is_as_triton_wants_it(folder: Path, tmp_path: Path) -> None:
-    assert folder == tmp_path / "models" / "realdamage"
-    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    assert files == ["1/model.onnx", "config.pbtxt"]
-    assert (folder / "1" / "model.onnx").read_bytes() == (tmp_path / "red.onnx").read_bytes()
-    text = (folder / "config.pbtxt").read_text()
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    assert (config.name, config.backend, config.max_batch_size) == ("realdamage", "onnxruntime", 32)
-    assert config.HasField("dynamic_batching")
-    session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
-    assert [one.name for one in config.input] == [one.name for one in session.get_inputs()]
-    assert [one.name for one in config.output] == [one.name for one in session.get_outputs()]
-
-
 def test_verdicts_are_those_of_the_local_session(
-    stand_in: tuple[StandIn, str], tmp_path: Path
+    stand_in: tuple[StandIn, str], folder: Path, tmp_path: Path
 ) -> None:
     servicer, url = stand_in
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert files == ["1/model.onnx", "config.pbtxt"]
+    assert servicer.config.HasField("dynamic_batching")
     local, remote = Detector(tmp_path / "red.onnx"), Detector(TritonScorer(url))
     assert remote.metadata == read_model_file(tmp_path / "red.onnx")[1]
     assert remote.graph_sha256 == local.graph_sha256

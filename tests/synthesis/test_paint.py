@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.synthesis.damage import TYPES, shade
+from realdamage.synthesis.damage import TYPES
 from realdamage.synthesis.fields import to_bytes, to_linear
 from realdamage.synthesis.paint import Paint, draw_damage, find_object
 
@@ -68,34 +68,6 @@ def test_damage_stays_on_the_product(damage: str, region: tuple[int, int, int, i
         np.testing.assert_array_equal(out[~product], linear[~product])
 
 
-def test_damage_goes_where_it_is_likely() -> None:
-    linear = scene()
-    likely = np.zeros(linear.shape[:2], np.float32)
-    likely[:, 240:] = 1.0
-    centres = []
-    for seed in range(12):
-        _, alpha = draw_damage(linear, "holed", np.random.default_rng(seed), likely=likely)
-        centres.append(np.nonzero(alpha)[1].mean())
-    assert np.mean(centres) > 230
-
-
-def test_a_slope_towards_the_light_is_brighter() -> None:
-    y, x = np.mgrid[-20:21, -20:21]
-    hollow = -6 * np.exp(-(x**2 + y**2) / 80).astype(np.float32)
-    from_left = shade(hollow, (-0.7, 0.0, 0.714))
-    # In a hollow, the slope on the far side faces the light.
-    assert from_left[20, 27] > 1.1
-    assert from_left[20, 13] < 0.9
-    np.testing.assert_allclose(shade(np.zeros((5, 5), np.float32), (0.0, 0.6, 0.8)), 1.0, atol=1e-6)
-
-
-def test_stains_only_take_light() -> None:
-    linear = scene()
-    for seed in range(8):
-        out, _ = draw_damage(linear, "stained", np.random.default_rng(seed))
-        assert (out <= linear + 1e-6).all()
-
-
 @every_damage
 def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
     for rgb in (photo(), *(np.full((96, 96, 3), level, np.uint8) for level in (0, 255))):
@@ -107,16 +79,6 @@ def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
     changed = (edit.rgb != photo()).any(-1)
     assert changed.mean() > 0.002
     assert changed[edit.mask].mean() > 0.5
-
-
-@every_damage
-def test_one_seed_gives_one_photo(damage: str) -> None:
-    first, again, other = (
-        Paint().apply(photo(), np.random.default_rng(seed), damage) for seed in (3, 3, 4)
-    )
-    np.testing.assert_array_equal(first.rgb, again.rgb)
-    np.testing.assert_array_equal(first.mask, again.mask)
-    assert (other.rgb != first.rgb).any()
 
 
 def test_paint_finds_the_product_before_a_plain_background() -> None:

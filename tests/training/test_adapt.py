@@ -55,8 +55,13 @@ def largest_difference(first: tuple[torch.Tensor, ...], second: tuple[torch.Tens
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_adapter_gets_a_gradient(backbone: str, shallow) -> None:
+def test_every_adapter_gets_a_gradient_and_merging_changes_no_output(
+    backbone: str, shallow
+) -> None:
     network = shallow(backbone)
+    plain = [name for name, _ in network.named_parameters()]
+    with torch.no_grad():
+        before = network.eval()(tiles())
     adapt_network(network, AdaptConfig("lora", rank=2))
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     train(network, torch.optim.SGD(learning, lr=1e-3))
@@ -66,15 +71,7 @@ def test_every_adapter_gets_a_gradient(backbone: str, shallow) -> None:
     assert [name for name, p in adapters.items() if p.grad is None or not p.grad.any()] == []
     frozen = [p for name, p in parameters.items() if name not in adapters]
     assert all(p.grad is None and not p.requires_grad for p in frozen)
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_merging_leaves_a_plain_network_with_the_same_outputs(backbone: str, shallow) -> None:
-    network = shallow(backbone)
-    plain = [name for name, _ in network.named_parameters()]
-    adapt_network(network, AdaptConfig("lora", rank=2))
     with torch.no_grad():
-        before = network.eval()(tiles())
         for name, parameter in network.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.1)
@@ -82,21 +79,16 @@ def test_merging_leaves_a_plain_network_with_the_same_outputs(backbone: str, sha
         merge_adapters(network)
         merged = network(tiles())
     assert largest_difference(before, adapted) > 100 * MERGE_TOLERANCE
-    difference = largest_difference(adapted, merged)
-    print(f"{backbone}: largest difference {difference:.1e} (allowed {MERGE_TOLERANCE:g})")
-    assert difference < MERGE_TOLERANCE
+    assert largest_difference(adapted, merged) < MERGE_TOLERANCE
     assert [name for name, _ in network.named_parameters()] == plain
     assert not any(type(module).__module__.startswith("peft") for module in network.modules())
 
 
 @pytest.mark.parametrize("strategy", ["head", "lora"])
-@pytest.mark.parametrize("backbone", ["test_vit", "vit_lite"])
-def test_a_step_changes_nothing_but_heads_and_adapters(
-    strategy: str, backbone: str, shallow
-) -> None:
+def test_a_step_changes_nothing_but_heads_and_adapters(strategy: str, shallow) -> None:
     """Statistics of batch norms included, which change in a forward pass; also after a validation
     in between."""
-    network = shallow(backbone)
+    network = shallow("vit_lite")
     adapt = AdaptConfig(strategy, rank=2, dropout=0.5)
     adapt_network(network, adapt)
     network.eval()
@@ -146,7 +138,7 @@ def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow
         assert (id(parameter) in decayed) == expected, name
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.03, 1.0])
+@pytest.mark.parametrize("factor", [0.0, 0.03])
 def test_the_stem_learns_at_its_own_rate(factor: float) -> None:
     network = build_network(ModelConfig("vit_lite", 64, False))
     adapt = AdaptConfig(stem=factor)

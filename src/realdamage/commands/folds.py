@@ -25,9 +25,9 @@ from realdamage import configuration
 from realdamage.commit import git_commit
 from realdamage.core.model_file import read_model_file
 from realdamage.core.progress import track
-from realdamage.data.manifest import Manifest, did_you_mean
+from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
-from realdamage.errors import ConfigError, RealDamageError
+from realdamage.errors import ConfigError, RealDamageError, did_you_mean
 from realdamage.evaluation.calibration import calibrate_model, is_calibrated
 from realdamage.evaluation.guarantee import Targets, check_enough
 from realdamage.evaluation.left_out import (

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from realdamage.errors import ConfigError, ModelFileError, RealDamageError
+from realdamage.errors import ConfigError, ModelFileError, RealDamageError, near_match
 
 T = TypeVar("T")
 
@@ -96,5 +95,5 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _near(given: Any, known: Iterable[str]) -> str:
     known = list(known)
-    near = difflib.get_close_matches(str(given), known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    near = near_match(str(given), known, cutoff=0.6)
+    return f"did you mean {near}?" if near else f"known are {', '.join(known)}"

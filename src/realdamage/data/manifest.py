@@ -7,11 +7,10 @@ image-folder convention, so `datasets.load_dataset("imagefolder")` reads the sam
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -33,7 +32,13 @@ from realdamage.data.vocabulary import KINDS as KINDS
 from realdamage.data.vocabulary import KNOWN_COLUMNS as KNOWN_COLUMNS
 from realdamage.data.vocabulary import LABELS as LABELS
 from realdamage.data.vocabulary import SPLITS as SPLITS
-from realdamage.errors import ManifestError, MissingManifestError, PhotoError
+from realdamage.errors import (
+    ManifestError,
+    MissingManifestError,
+    PhotoError,
+    did_you_mean,
+    near_match,
+)
 from realdamage.files import write_atomically
 
 METADATA_NAME = "metadata.csv"
@@ -428,19 +433,6 @@ def _files(table: pd.DataFrame, root: Path) -> _Rules:
 
 def _kinds_of(label: str) -> str:
     return ", ".join(kind for kind, owner in KIND_LABELS.items() if owner == label)
-
-
-def near_match(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` probably misspells; capitals and spaces do not count."""
-    by_plain = {choice.strip().lower(): choice for choice in choices}
-    match = difflib.get_close_matches(word.strip().lower(), by_plain, n=1, cutoff=0.7)
-    return by_plain[match[0]] if match else None
-
-
-def did_you_mean(found: str, choices: Iterable[str]) -> str:
-    """The near match of a misspelt word as the end of a message; "" when there is none."""
-    near = near_match(found, choices)
-    return f" Did you mean {near!r}?" if near else ""
 
 
 def _to_csv(table: pd.DataFrame) -> bytes:

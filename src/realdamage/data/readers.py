@@ -21,7 +21,6 @@ from realdamage.data.manifest import (
     METADATA_NAME,
     Manifest,
     checked,
-    did_you_mean,
     find_csv,
     nothing_here,
     with_defaults,
@@ -29,7 +28,13 @@ from realdamage.data.manifest import (
 )
 from realdamage.data.tables import TABLE_SUFFIXES, read_table
 from realdamage.data.vocabulary import KNOWN_COLUMNS, LABELS
-from realdamage.errors import ConfigError, ManifestError, MissingManifestError, UsageError
+from realdamage.errors import (
+    ConfigError,
+    ManifestError,
+    MissingManifestError,
+    UsageError,
+    did_you_mean,
+)
 from realdamage.files import photos_below
 
 logger = logging.getLogger(__name__)

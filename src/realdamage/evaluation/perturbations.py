@@ -29,8 +29,7 @@ from realdamage.data.degradations import (
     Sharpen,
     Webp,
 )
-from realdamage.data.manifest import did_you_mean
-from realdamage.errors import ConfigError
+from realdamage.errors import ConfigError, did_you_mean
 
 Mask = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]

@@ -14,13 +14,14 @@ from realdamage.errors import ModelFileError
 from realdamage.exporting.parity import parity
 from realdamage.training.network import EvidenceViT
 
+OPSET = 20
+
 
 def export_network(
     network: EvidenceViT,
     metadata: ModelMetadata,
     output: str | Path,
     *,
-    opset: int,
     tolerance: float,
 ) -> float:
     """Writes `output`, or nothing. Returns the largest difference that the parity check found.
@@ -28,20 +29,19 @@ def export_network(
     Raises ModelFileError: torch and the ONNX file differ by more than `tolerance` (see `parity`).
     """
     network = network.eval().cpu()
-    data = onnx_bytes(network, opset)
+    data = onnx_bytes(network)
     difference, worst = parity(network, data, metadata)
     if not difference <= tolerance:  # also when it is not a number
         raise ModelFileError(
             f"{output} was not written: torch and the ONNX file differ by {difference:.2e} on the "
-            f"photo '{worst}', more than tolerance={tolerance:g}. Try another opset, or report "
-            "this backbone.",
+            f"photo '{worst}', more than tolerance={tolerance:g}. Report this backbone.",
             code="parity",
         )
     write_model_file(output, data, metadata)
     return difference
 
 
-def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:
+def onnx_bytes(network: EvidenceViT) -> bytes:
     """The network as one ONNX model: `tiles` uint8 [n, tile, tile, 3] → `logit` [n], `evidence`
     [n, h, w]; n is dynamic."""
     example = torch.zeros((2, network.tile, network.tile, 3), dtype=torch.uint8)
@@ -55,7 +55,7 @@ def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:
             input_names=["tiles"],
             output_names=["logit", "evidence"],
             dynamic_shapes=({0: torch.export.Dim("n")},),
-            opset_version=opset,
+            opset_version=OPSET,
             external_data=False,
             dynamo=True,
             verbose=False,

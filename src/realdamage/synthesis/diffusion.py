@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,6 @@ from realdamage.synthesis.engine import (
 )
 from realdamage.synthesis.prompts import Prompt, PromptCatalogue
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 GRID = 16
 """Sides that are multiples of it suit every latent pipeline: 8 pixels a latent, two latents a
 transformer's patch."""
@@ -56,7 +54,6 @@ class DiffusionSettings:
     # Arguments of the pipeline's call by its own names: num_inference_steps, guidance_scale, …
     call: dict[str, Any] = field(default_factory=dict)
     side: int = 512  # of the window that an inpainting pipeline sees, pixels
-    dtype: str = "auto"  # auto: float32 on the CPU, else bfloat16 or float16, as the GPU has it
     languages: list[str] = field(default_factory=lambda: ["en"])  # of the prompts
     offload: bool = False  # only the running part is on the GPU: less memory, less speed
 
@@ -64,7 +61,6 @@ class DiffusionSettings:
         whole = isinstance(self.side, int) and self.side >= 64 and self.side % GRID == 0
         allowed = {
             "side": (whole, f"a multiple of {GRID} from 64 up"),
-            "dtype": (self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             "languages": (bool(self.languages), "at least one language"),
         }
         for name, (fits, rule) in allowed.items():
@@ -92,7 +88,7 @@ class Pipeline:
             self.settings = DiffusionSettings(str(settings.weights), **(settings.options or {}))
         except TypeError as error:
             raise SynthesisError(f"{self.key}: {error}", code="wrong_option") from error
-        self.prompts = PromptCatalogue.from_config(prompts)
+        self.prompts = PromptCatalogue(**prompts)
         self.prompts.check(self.settings.languages)
         try:
             import accelerate  # noqa: F401
@@ -119,13 +115,19 @@ class Pipeline:
         }
 
     def _load(self, masked: bool) -> Any:
-        settings, device = self.settings, choose_device()
+        import torch
+
+        settings = self.settings
+        device, dtype = "cpu", torch.float32
+        if torch.cuda.is_available():
+            half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            device, dtype = "cuda", half
         if settings.offload and device == "cpu":
             raise SynthesisError(
                 f"{self.key}.offload=true, but there is no GPU to offload: remove it"
             )
         kind, loader = _pipeline_class(settings, self.key, masked)
-        options: dict[str, Any] = {"dtype": choose_dtype(settings.dtype, device)}
+        options: dict[str, Any] = {"dtype": dtype}
         takes = inspect.signature(kind.__init__).parameters
         unchecked = {"safety_checker": None, "requires_safety_checker": False}
         options |= {name: value for name, value in unchecked.items() if name in takes}
@@ -173,20 +175,18 @@ class Pipeline:
                 raise SynthesisError(message, code="pipeline_failed") from error
             raise SynthesisError(
                 f"{self.name} ran out of memory ({short(error)}). Set {self.key}.side smaller (for "
-                f"an editor recipe.source.max_side), {self.key}.offload=true or "
-                f"{self.key}.dtype=bfloat16. Finished photos are kept; run the same command to go "
-                "on.",
+                f"an editor recipe.source.max_side), or {self.key}.offload=true. Finished photos "
+                "are kept; run the same command to go on.",
                 code="out_of_memory",
             ) from error
-        better = f"Set {self.key}.dtype=bfloat16 or float32"
         if picture.dtype != np.uint8:
             if not np.isfinite(picture).all():
                 raise SynthesisError(
-                    f"{self.name} gave a picture with NaN (an overflow). {better}."
+                    f"{self.name} gave a picture with NaN (an overflow). Use another GPU or model."
                 )
             picture = np.rint(np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8)
         if not np.ptp(picture):
-            raise SynthesisError(f"{self.name} gave a picture of one colour. {better}.")
+            raise SynthesisError(f"{self.name} gave a picture of one colour; see {self.key}.")
         return picture
 
     def details(self, prompt: Prompt, seed: int) -> dict[str, str]:
@@ -237,30 +237,6 @@ def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tupl
         f"{key}: {named} is not a pipeline that takes a prompt, {wanted}. Name a class with "
         f"{key}.pipeline, or choose another model."
     )
-
-
-def choose_device() -> str:
-    """This process's GPU, or the CPU. Raises SynthesisError: more processes than GPUs."""
-    import torch
-
-    count, number = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
-    if count and number >= count:
-        raise SynthesisError(
-            f"LOCAL_RANK={number}: this machine has {count} GPUs that torch can use. "
-            "Start one process for each: torchrun --nproc-per-node"
-        )
-    return f"cuda:{number}" if count else "cpu"
-
-
-def choose_dtype(name: str, device: str) -> Any:
-    """The torch dtype for a setting on a device; see DiffusionSettings."""
-    import torch
-
-    if name != "auto":
-        return getattr(torch, name)
-    if device == "cpu":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 # --- The engines ---

@@ -155,7 +155,7 @@ def loading(what: str, model: str) -> Iterator[None]:
             "private model needs hf auth login."
         )
         if out_of_memory(error):
-            why = "memory ran out. Set dtype=bfloat16 or offload=true, or use a smaller model."
+            why = "memory ran out. Set offload=true, or use a smaller model."
         message = f"{what} {model} could not be loaded: {why}"
         raise SynthesisError(message, code="bad_weights") from error
 

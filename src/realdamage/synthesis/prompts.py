@@ -8,8 +8,8 @@ first photo that needs a missing phrase.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem
 from typing import Any, NamedTuple
@@ -35,24 +35,22 @@ class Prompt(NamedTuple):
 
 @dataclass(frozen=True)
 class PromptCatalogue:
-    """Draws prompts from a checked `prompts` section; configs/prompts/damage.yaml says what its
-    keys mean."""
+    """Draws prompts; also the shape of `prompts` in the YAML files. configs/prompts/damage.yaml
+    says what the keys mean.
 
-    generic_share: float
-    fits: Mapping[str, Sequence[str]]
-    languages: Mapping[str, Any]
+    Raises ConfigError, naming the key: an entry that is missing or empty, a placeholder that
+    nothing fills, or a share outside 0..1.
+    """
 
-    @classmethod
-    def from_config(cls, section: Mapping[str, Any]) -> PromptCatalogue:
-        """Raises ConfigError, naming the key: an entry that is missing or empty, a placeholder that
-        nothing fills, or a share outside 0..1."""
-        share = float(section.get("generic_share", 0.5))
-        if not 0.0 <= share <= 1.0:
-            raise ConfigError(f"prompts.generic_share={share}: must be in 0..1")
-        catalogue = cls(share, section.get("fits") or {}, section.get("languages") or {})
-        for name, language in catalogue.languages.items():
-            _check(language, catalogue.materials, f"prompts.languages.{name}")
-        return catalogue
+    generic_share: float = 0.5
+    fits: dict[str, list[str]] = field(default_factory=dict)
+    languages: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.generic_share <= 1.0:
+            raise ConfigError(f"prompts.generic_share={self.generic_share}: must be in 0..1")
+        for name, language in self.languages.items():
+            _check(language, self.materials, f"prompts.languages.{name}")
 
     @property
     def materials(self) -> list[str]:

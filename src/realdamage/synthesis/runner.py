@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,8 +37,6 @@ from realdamage.synthesis.engine import RGB, Engine, Mask, engine_class
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.recipe import DERIVED, Base, Recipe, drawn_damages, recipe_bases
 
-log = logging.getLogger(__name__)
-
 OWN_PART = "photos"
 """What the column `part` says of the photos that the recipe made itself, if others are included."""
 VISIBLE = 2
@@ -54,8 +50,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run made: photos in all (0 while other processes still work), and made now, in how
-    many seconds."""
+    """What a run made: photos in all, and made now, in how many seconds."""
 
     root: Path
     photos: int
@@ -79,9 +74,6 @@ def synthesize(
     """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is
     a finished one.
 
-    Under `torchrun` each process makes its share of the groups, and the last one to finish writes
-    the manifest.
-
     prompts: the configuration's `prompts`, for the engines that use them.
     overwrite: first removes what a recipe made in `root`, and nothing else.
     runner: "ray" makes the groups on the cluster in RAY_ADDRESS, else on one of this machine. All
@@ -99,9 +91,8 @@ def synthesize(
     if overwrite:
         clear(root)
     parts = _claim(root, recipe, prompts, bases, alone=not overwrite)
-    rank, world = rank_and_world()
-    todo = [index for index in parts.todo(len(bases)) if index % world == rank]
-    if not parts.todo(len(bases)) and (root / METADATA_NAME).is_file():
+    todo = parts.todo(len(bases))
+    if not todo and (root / METADATA_NAME).is_file():
         return Summary(root, len(read_manifest(root)), 0, time.monotonic() - started)
     fills_machine = any(engine_class(e.engine).fills_machine for e in recipe.loadable().values())
     if runner == "ray":
@@ -110,8 +101,7 @@ def synthesize(
         job = _Job(recipe, root, prompts, bases, threads=None if fills_machine else 1)
         done = in_actors(_start_worker, (job,), _make, todo, most=recipe.workers, gpu=fills_machine)
     else:
-        several = world == 1 and not fills_machine
-        workers = (recipe.workers or available_processors()) if several else 1
+        workers = 1 if fills_machine else recipe.workers or available_processors()
         job = _Job(recipe, root, prompts, bases, threads=1 if workers > 1 else None)
         done = in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo)))
     try:
@@ -119,19 +109,16 @@ def synthesize(
     except BaseException:
         # With no group finished there is nothing to keep, so another recipe may have the folder.
         # (A worker on Ray may still be writing.)
-        if world == 1 and runner == "local" and len(parts.todo(len(bases))) == len(bases):
+        if runner == "local" and len(parts.todo(len(bases))) == len(bases):
             clear(root)
         raise
     missing = len(parts.todo(len(bases)))
-    if missing and world == 1:
+    if missing:
         raise RealDamageError(
             f"{root}: {missing} groups were made elsewhere. All machines of the Ray cluster must "
             "have this folder under the same path",
             code="folder_not_shared",
         )
-    if missing:
-        log.info("%s groups are left to other processes; the last writes the manifest", missing)
-        return Summary(root, 0, made, time.monotonic() - started)
     for unfinished in root.rglob(".*.tmp"):  # of a worker that was killed while it wrote
         unfinished.unlink(missing_ok=True)
     table = pd.DataFrame([row for index in range(len(bases)) for row in parts.read(index)])
@@ -149,16 +136,6 @@ def synthesize(
         write_atomically(root / EXCEPTIONS_NAME, json.dumps(exceptions, indent=2).encode())
     write_manifest(root, table)
     return Summary(root, len(table), made, time.monotonic() - started)
-
-
-def rank_and_world() -> tuple[int, int]:
-    """(number of this process, number of processes) under torchrun; (0, 1) without it."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not 0 <= rank < world:
-        raise SynthesisError(
-            f"RANK={rank} with WORLD_SIZE={world}: start the processes with torchrun, or unset both"
-        )
-    return rank, world
 
 
 def clear(root: str | Path) -> None:

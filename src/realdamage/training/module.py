@@ -271,22 +271,15 @@ class _TruePositiveRate(BinarySensitivityAtSpecificity):
         return super().compute()[0]
 
 
-def load_classifier(
-    path: str | Path, *, tile: int | None = None, overlap: int | None = None
-) -> DamageClassifier:
+def load_classifier(path: str | Path) -> DamageClassifier:
     """Loads a .ckpt, or a folder of `save_pretrained`, for scoring or export: without any download,
     and with adapters merged.
 
-    tile, overlap: in pixels, instead of those in training; a backbone with position embeddings
-        takes one tile only.
-
     Raises ModelFileError: no such file, not a checkpoint of realdamage-train, or weights of another
-    architecture or tile.
+    architecture.
     """
     checkpoint = read_checkpoint(path)
-    hparams = dict(checkpoint["hyper_parameters"])
-    changes = {"tile": tile, "overlap": overlap}
-    hparams |= {name: value for name, value in changes.items() if value is not None}
+    hparams = checkpoint["hyper_parameters"]
     try:
         classifier = DamageClassifier(*_settings(hparams))
         classifier.load_state_dict(checkpoint["state_dict"])
@@ -295,8 +288,7 @@ def load_classifier(
         raise ModelFileError(
             f"{path} holds weights of another architecture than its settings name (backbone "
             f"{hparams.get('backbone')!r}, tile {hparams.get('tile')}): "
-            f"{' '.join(str(error).split())[:300]}. Train again, or use the version and the tile "
-            "that wrote it.",
+            f"{' '.join(str(error).split())[:300]}. Train again, or use the version that wrote it.",
             code="other_architecture",
         ) from error
     merge_adapters(classifier.network)

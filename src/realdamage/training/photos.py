@@ -156,7 +156,8 @@ def column_of(manifest: Manifest, column: str, key: str) -> pd.Series:
 
 def _weights(train: Manifest, data: DataConfig) -> npt.NDArray[np.float64]:
     label = train.table["label"]
-    weights = label.map(data.class_weights) * train.table["kind"].map(data.kind_weights)
+    of_kind = train.table["kind"].map(data.kind_weights).fillna(1.0)  # it may be unknown
+    weights = label.map(data.class_weights) * of_kind
     for each in LABELS:
         if not weights[label == each].any():
             raise ConfigError(
@@ -183,5 +184,4 @@ def _judge(report: AuditReport, data: DataConfig) -> None:
         figures = ", ".join(f"{t.title} {t.auroc:.3f}" for t in report.tests if t.measured)
         log.info("audit passed (AUROC of the shortcuts: %s)", figures)
     else:
-        note = max((t for t in report.tests if t.blocking), key=lambda test: test.rows).note
-        log.warning("audit: nothing could be measured (too few photos: %s)", note)
+        log.warning("%s", report.summary)
