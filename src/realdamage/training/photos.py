@@ -165,7 +165,7 @@ def _weights(train: Manifest, data: DataConfig) -> npt.NDArray[np.float64]:
                 f"{train.root} weighs 0; class_weights.{each} and the weight of one of its kinds "
                 "must be above 0"
             )
-    return weights.to_numpy(np.float64)
+    return np.asarray(weights, np.float64)
 
 
 def _judge(report: AuditReport, data: DataConfig) -> None:
