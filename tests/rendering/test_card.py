@@ -193,6 +193,9 @@ def test_what_it_cannot_do_comes_from_the_figures(desk: Desk, judge: Judge) -> N
     weak = roc_auc_score(own["label"] == "synthetic", own["score"])
     assert lines_with(limits, "generator taesd = family taesd", f"| {weak:.3f} (")
     assert not lines_with(limits, "Nano Banana")  # AUROC 0.8, TPR 0.78
+    (unknown,) = lines_with(limits, "No test has a photo of a product that is really")
+    assert "cracked" in unknown
+    assert "creased" not in unknown
     assert lines_with(limits, "after “BLUR”", f"{accused} of 120 photos of real damage", "the 3% ")
     assert not lines_with(limits, ", 2 of 120")  # below the 3% guaranteed
 

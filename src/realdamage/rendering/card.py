@@ -26,6 +26,7 @@ from realdamage.core.policy import Policy
 from realdamage.data.bootstrap import share_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset
+from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.figures import has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import clean, read_evaluation
@@ -163,6 +164,7 @@ def card_text(given: CardInputs) -> str:
         allowed=allowed(policy),
         accused=[row for each in evaluations for row in accused(each, allowed(policy))],
         strange=[] if rows is None else list(strange_sources(evaluations, rows)),
+        missing_damage=missing_damage(evaluations),
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -302,6 +304,13 @@ def strange_sources(evaluations: Sequence[Evaluated], training: pd.DataFrame) ->
         for name, own in real[~real["source"].isin(known)].groupby("source"):
             called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
             yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
+
+
+def missing_damage(evaluations: Sequence[Evaluated]) -> list[str]:
+    """The types of real damage that no test has."""
+    photos = pd.concat([each.photos for each in evaluations])
+    there = set(photos.loc[photos["kind"] == "damaged", "damage"]) | {"other"}
+    return [name for name in DAMAGES if name not in there]
 
 
 def _painted(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:
