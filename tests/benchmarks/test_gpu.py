@@ -61,10 +61,11 @@ def training_step(
 
 def test_the_step_that_is_measured_learns() -> None:
     """On any machine: the same step, on the CPU, with a network of the same kind."""
+    torch.manual_seed(0)
     learner = build_network(ModelConfig("test_vit", 64, False)).train()
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
     batch = torch.from_numpy(tiles(4)[:, :64, :64].copy())
-    losses = [float(training_step(learner, optimizer, batch)) for _ in range(5)]
+    losses = [float(training_step(learner, optimizer, batch)) for _ in range(20)]
     assert losses[-1] < losses[0]
     assert flops_per_tile(learner) > 0
 
