@@ -137,4 +137,6 @@ def test_the_command_takes_a_checkpoint_or_a_model(
         assert (tmp_path / name / "realdamage" / "config.pbtxt").exists()
         assert run_command("export", *arguments).code == again
     assert run_command("export", f"checkpoint={tiny_onnx}", f"output={tmp_path}/x.onnx").code == 2
-    assert run_command("export", "target=tensorrt", f"checkpoint={tiny_onnx}").code == 2
+    unknown = run_command("export", "target=tensorrt", f"checkpoint={tiny_run}/best.ckpt")
+    assert unknown.code == 2
+    assert "target=tensorrt" in unknown.err

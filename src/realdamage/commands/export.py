@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from realdamage import configuration
 from realdamage.commit import code_sha256
 from realdamage.core.model_file import ModelMetadata, read_model_file
@@ -20,8 +22,9 @@ _CODE = ("core/*.py", "exporting/*.py", "training/*.py")
 _LIBRARIES = ("numpy", "onnx", "onnxscript", "onnxruntime", "pillow", "timm", "torch")
 
 
-def run(config: ExportConfig) -> None:
+def run(composed: DictConfig) -> None:
     """Exports and prints size, opset and the largest difference from torch."""
+    config: Any = OmegaConf.to_object(composed)  # checks all values
     source, is_triton = Path(config.checkpoint), config.target == "triton"
     folder = source if source.is_dir() else source.parent
     is_model = source.suffix == ".onnx"
@@ -88,6 +91,7 @@ def _origin(config: ExportConfig, source: Path) -> dict[str, Any]:
         "checkpoint_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "code_sha256": code_sha256(_CODE, _LIBRARIES),
         "tolerance": config.tolerance,
+        "target": config.target,
     }
 
 

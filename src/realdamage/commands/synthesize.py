@@ -24,9 +24,6 @@ def run(config: SynthesizeConfig) -> None:
         progress=track,
     )
     root, made = summary.root, summary.made
-    if not summary.photos:
-        print(f"{made} photos made by this process in {root}; the last process writes the manifest")
-        return
     speed = "up to date: all were made before; overwrite=true makes them again"
     if made:
         speed = f"{made} made now, {summary.photos_per_second:.1f} photos/s"

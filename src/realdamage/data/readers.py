@@ -365,8 +365,8 @@ def _from_folders(root: Path, layout: str) -> pd.DataFrame:
         )
     if outside:
         logger.warning(
-            "%s: ignored %d photos that are in no Review_* folder of FraudBench, such as %r",
-            *(root, len(outside), outside[0]),
+            "%s: ignored %d photos that are in no folder of the layout %s, such as %r",
+            *(root, len(outside), layout, outside[0]),
         )
     table = pd.DataFrame(rows, dtype=str).fillna("")
     return _paired(table) if layout == "fraudbench" else table

@@ -164,7 +164,11 @@ class Recipe:
         }
         for kind in ("ai_region", "ai_whole"):
             if kind not in made and any(shares.get(kind) for shares in self.shares.values()):
-                raise SynthesisError(f"recipe.generators has none that makes {kind} photos")
+                without = [name for name in self.generators if name not in self.loadable()]
+                left_out = f"; left out without weights: {', '.join(without)}" if without else ""
+                raise SynthesisError(
+                    f"recipe.generators has none that makes {kind} photos{left_out}"
+                )
 
 
 def recipe_from_config(values: Mapping[str, Any]) -> Recipe:
