@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import select
 from realdamage.claims import verify_evidence
 from realdamage.claims.database import Case, Database, Delivery, Event, Job
 from realdamage.service.jobs import MOST_TRIES
+from realdamage.service.schemas import Refusal
 from realdamage.service.store import ClaimStore, purge
 
 Encode = Callable[..., bytes]
@@ -169,6 +171,39 @@ def test_what_a_job_begins_again_is_not_purged_meanwhile(tmp_path: Path) -> None
     purge(store)
     with store.database.reading() as session:
         assert list(session.scalars(select(Case.claim_id))) == ["A"]
+    store.close()
+
+
+def test_a_job_waits_for_a_request_that_is_about_to_be_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ClaimStore(tmp_path / "store", 30)
+    with store.database.transaction() as session:
+        session.add(Job(id="x", claim_id="A", status="running", worker="w", created=time.time()))
+    begin, reached, go = store._begin, threading.Event(), threading.Event()
+
+    def slow(claim_id: str, job_id: str) -> None:
+        if not job_id:
+            reached.set()
+            assert go.wait(60)
+        begin(claim_id, job_id)
+
+    def judge(job_id: str) -> None:
+        with store.new("A", job_id):
+            pass
+
+    monkeypatch.setattr(store, "_begin", slow)
+    with ThreadPoolExecutor(2) as pool:
+        request = pool.submit(judge, "")
+        assert reached.wait(60)
+        job = pool.submit(judge, "x")
+        with pytest.raises(TimeoutError):
+            job.result(timeout=0.2)
+        go.set()
+        refused = request.exception()
+        assert isinstance(refused, Refusal)
+        assert refused.code == "claim_under_way"
+        job.result(timeout=60)
     store.close()
 
 

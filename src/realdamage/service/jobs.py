@@ -211,7 +211,11 @@ class Jobs:
                 log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
                 message = "The service failed; its log says why."
                 error = json.dumps({"code": "unavailable", "message": message})
-            await run_in_threadpool(self._finish, job_id, error)
+            try:
+                await run_in_threadpool(self._finish, job_id, error)
+            except StoreError as failure:
+                log_event("job waits", logging.ERROR, job=job_id, reason=str(failure))
+                return False
         return True
 
     async def _wait_for_room(self, photos: int) -> None:

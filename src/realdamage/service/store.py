@@ -212,10 +212,10 @@ class ClaimStore:
         """
         self.check_room()
         self.workers.check()
-        with self._lock:
-            if claim_id in self._active:
+        while not self._take(claim_id):
+            if not job_id:
                 raise under_way(claim_id)
-            self._active.add(claim_id)
+            time.sleep(_POLL_S)  # for a request, which `_begin` refuses because of this job
         try:
             self._begin(claim_id, job_id)
             try:
@@ -330,6 +330,13 @@ class ClaimStore:
                     message += "Name the place that their files are in"
                     raise UsageError(message, code="other_store")
         mark.write_bytes(b"")
+
+    def _take(self, claim_id: str) -> bool:
+        """Whether this process did not work on the claim, and does now."""
+        with self._lock:
+            is_free = claim_id not in self._active
+            self._active.add(claim_id)
+        return is_free
 
     def _begin(self, claim_id: str, job_id: str) -> None:
         """Make the row of a claim that this process judges. One transaction, since another process
