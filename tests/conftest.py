@@ -6,6 +6,7 @@ takes a second.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import runpy
@@ -168,10 +169,23 @@ def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A slow test gets a second chance, as servers, browsers and clusters may start too late on a
-    busy machine; the summary lists those that needed it."""
+    busy machine; the summary lists those that needed it. Each worker begins with its share of
+    them, so that none is left running at the end while the others have nothing to do."""
+    slow: dict[Path, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.flaky(reruns=1))
+            slow.setdefault(item.path, []).append(item)
+    shares: list[list[pytest.Item]] = [
+        [] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    ]
+    for of_file in sorted(slow.values(), key=len, reverse=True):  # a file's tests share fixtures
+        min(shares, key=len).extend(of_file)
+    fast = iter([item for item in items if not item.get_closest_marker("slow")])
+    size = -(-len(items) // len(shares))  # pytest-xdist gives each worker as many, in this order
+    for share in shares:
+        share.extend(itertools.islice(fast, size - len(share)))
+    items[:] = [item for share in shares for item in share]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

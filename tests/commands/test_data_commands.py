@@ -88,7 +88,11 @@ def test_splits_are_written_and_keep_groups_and_other_columns(
 
 
 def test_the_default_leaves_photos_for_a_guarantee(
-    type_in: TypeIn, write_set: WriteSet, save_red_model: Callable[..., Path], tmp_path: Path
+    type_in: TypeIn,
+    write_set: WriteSet,
+    save_red_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = write_set(tmp_path / "photos", groups=60, splits=False)
     model = save_red_model(tmp_path / "model.onnx")
@@ -113,6 +117,14 @@ def test_the_default_leaves_photos_for_a_guarantee(
     assert type_in(*calibrate, smallest, "--overwrite").out == done.out
     assert type_in(*calibrate, smallest, "--fpr", "0.01").code == 2
     assert type_in(*calibrate, float(smallest) - 0.001).code == 3
+    # The model in the package is never changed.
+    before, own = model.read_bytes(), tmp_path / "own.onnx"
+    monkeypatch.setattr("realdamage.core.detector.PACKAGED_MODEL", model)
+    packaged = ("calibrate", "packaged", "--manifest", root, "--fpr", "0.1")
+    assert type_in(*packaged).code == 2
+    assert type_in(*packaged, "--output", own).code == 0
+    assert model.read_bytes() == before
+    assert (read_model_file(own)[1].policy or policy).fpr == 0.1
 
 
 def test_near_duplicates_stay_together(

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from realdamage.data.manifest import Manifest, with_known_columns
 from realdamage.errors import RealDamageError
+from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.left_out import (
     COLUMNS,
     Fold,
@@ -172,6 +173,44 @@ def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that
     expected = roc_auc_score(labels, [*honest["score"], *found["score"]])
     assert rows["auroc"].iloc[0] == pytest.approx(expected)
     assert rows["n_pairs"].iloc[0] == len(found)
+
+
+def test_thresholds_of_a_source_s_own_undo_what_all_its_scores_have_in_common(
+    tmp_path: Path,
+) -> None:
+    """Photos of shop1 score two too high, its edits too; the fakes come from elsewhere."""
+    rows = []
+    for index in range(400):
+        about = {"group": f"g{index}", "split": "test", "source": "shop1", "kind": "original"}
+        edit = {"label": "synthetic", "kind": "ai_whole", "family": "seen", "source": "shop1"}
+        rows.append({"file_name": f"{index}.png", "label": "real", **about})
+        rows.append({**about, **edit, "file_name": f"{index}_edit.png"})
+    new = {"label": "synthetic", "kind": "ai_whole", "split": "test"}
+    for index in range(100):
+        rows.append({"file_name": f"new{index}.png", "family": "a", "generator": "a", **new})
+        rows.append({"file_name": f"taesd{index}.png", "family": "taesd", "source": "shop1", **new})
+    table = with_known_columns(pd.DataFrame(rows).fillna(""))
+    manifest = Manifest(tmp_path, table)
+    predictions = predicted(table, gain=4.0)
+    predictions["score"] += 2.0 * (predictions["source"] == "shop1")
+    predictions = predictions[predictions["perturbation"] == ""]
+    predictions["outcome"] = np.where(predictions["score"] >= 6.5, "synthetic", "review")
+    predictions = predictions.assign(t_real=0.5, t_synthetic=6.5, hot_share=0.0)
+    done = Fold("f", {"family": ("a", "taesd"), "source": ("shop1",)}, predictions, [], "m", "g")
+    targets = Targets(fpr=0.02, miss=0.05, kinds=("ai_whole",))
+    shared = left_out_table([done], manifest)
+    assert shared["own_honest_review"].isna().all()
+    rows = left_out_table([done], manifest, targets=targets).set_index(["column", "left_out"])
+    row = rows.loc[("source", "shop1")]
+    assert row["honest_review"] == 400
+    # t_synthetic: 2.05 standard deviations above 2; t_real: 1.64 below 6, and 2.36 above 2.
+    assert row["own_honest_synthetic"] == pytest.approx(0.02 * 400, abs=6)
+    assert row["own_honest_review"] + row["own_honest_synthetic"] < 20
+    # The codec's edits are no fakes that anybody sells.
+    assert (row["n_fakes"], rows.loc[("family", "all"), "n_synthetic"]) == (100, 200)
+    assert row["fakes_found"] < 0.02
+    assert row["own_fakes_found"] == pytest.approx(0.48, abs=0.15)
+    assert rows.loc[("family", "a"), ["n_fakes", "own_honest_review"]].isna().all()
 
 
 def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:

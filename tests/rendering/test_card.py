@@ -260,18 +260,25 @@ def test_folds_are_the_figure_to_expect_and_honest_photos_come_first(desk: Desk)
     path = desk.root / "folds.csv"
     shop = {"column": "source", "left_out": "shop-x", "n_real": 40, "auroc": 0.75}
     judged = pd.DataFrame([folds().iloc[0].to_dict() | shop]).assign(
-        honest_synthetic=1, honest_review=10
+        honest_synthetic=1, honest_review=10, n_fakes=8, fakes_found=0.125
     )
-    pd.concat([folds(), judged, judged.assign(left_out="shop-y", honest_review=np.nan)]).to_csv(
-        path, index=False
-    )
+    own = {"own_honest_synthetic": 2, "own_honest_review": 4, "own_fakes_found": 0.5}
+    pd.concat(
+        [
+            *(folds(), judged.assign(**own), judged.assign(left_out="shop-z")),
+            judged.assign(left_out="shop-y", honest_review=np.nan),
+        ]
+    ).to_csv(path, index=False)
     card = desk.card(desk.evaluate(), folds=path, commands=["first | x", "2nd"])
-    own = card.split("### The figure to expect on the next generator")[1].split("\n## ")[0]
-    assert lines_with(own, "2 models", "AUROC 0.800 on average, 0.700 in the worst")
-    assert lines_with(own, "\\<b\\>two", "0.700")
+    next_one = card.split("### The figure to expect on the next generator")[1].split("\n## ")[0]
+    assert lines_with(next_one, "2 models", "AUROC 0.800 on average, 0.700 in the worst")
+    assert lines_with(next_one, "\\<b\\>two", "0.700")
     honest = section(card, "Honest photos of a source never trained on")
     assert card.index(honest) < card.index("## What happens to 1,000 photos")
     assert lines_with(honest, "| shop-x | 40 | 2.5% (", "| 25.0% (", "| 0.750 |")
+    assert lines_with(honest, "| shop-x | 40 | 5.0% (", "| 10.0% (", "| 8 | 12.5% | 50.0% |")
+    assert lines_with(honest, "| all of these | 40 | 5.0% (", "| 10.0% (")
+    assert len(lines_with(honest, "| shop-z |")) == 1  # too few photos for thresholds of its own
     assert not lines_with(honest, "shop-y")  # its photos were not judged
     commands = section(card, "How to reproduce").split("```")[1].strip().splitlines()
     evaluated = f"realdamage-evaluate checkpoint={desk.model.name} name=test"

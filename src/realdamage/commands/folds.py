@@ -91,7 +91,10 @@ def run(config: FoldsConfig) -> None:
             failed[each.name] = str(error)
     if finished:
         root = Path(config.paths.out) / config.name
-        table = left_out_table(finished, manifest, seed=config.seed).assign(
+        rates = None
+        if config.alpha is not None and config.beta is not None:
+            rates = Targets(fpr=config.alpha, miss=config.beta, kinds=tuple(config.kinds))
+        table = left_out_table(finished, manifest, targets=rates, seed=config.seed).assign(
             git_commit=git_commit(),
             command=" ".join(["realdamage-folds", *HydraConfig.get().overrides.task]),
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

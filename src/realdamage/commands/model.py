@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 from realdamage.commands import app
 from realdamage.core.progress import track
+from realdamage.errors import UsageError
 from realdamage.files import write_atomically
 
 Model = Annotated[Path, app.arg("The .onnx file")]
 ChangedModel = Annotated[Path, app.arg("The .onnx file; changed in place without --output")]
 ModelOutput = Annotated[Path | None, app.opt("Write the changed model there instead")]
 Predictions = Annotated[Path, app.arg(app.PREDICTIONS)]
+_CALIBRATED = "The .onnx file; changed in place without --output; `packaged`: that of the package"
 _SPLIT = "Photos to use; default: policy, else val, else all if unsplit"
 _FPR = "Share of these honest photos called synthetic; default: 0.01"
 _AGAIN = "Calibrate again though nothing has changed"
@@ -28,7 +30,7 @@ _REFERENCE = "Predictions of the calibration photos by the same model (data.spli
 
 @app.command("analysis")
 def calibrate(
-    model: ChangedModel,
+    model: Annotated[Path, app.arg(_CALIBRATED)],
     manifest: app.Manifest,
     split: Annotated[str | None, app.opt(_SPLIT)] = None,
     fpr: Annotated[float | None, app.opt(_FPR)] = None,
@@ -47,11 +49,17 @@ def calibrate(
     With confidence 1 - delta, at most a share alpha of really damaged photos is called synthetic,
     and at most a share beta of synthetic photos real.
     """
+    from realdamage.core.detector import PACKAGED_MODEL
     from realdamage.data.readers import read_dataset
     from realdamage.evaluation.calibration import calibrate_model, is_calibrated
     from realdamage.evaluation.guarantee import Targets
     from realdamage.rendering.terminal import calibration_text
 
+    if model == Path("packaged"):
+        if output is None:
+            message = "packaged: the model of the package stays as it is; name a file with --output"
+            raise UsageError(message, code="packaged")
+        model = PACKAGED_MODEL
     options: dict[str, Any] = {"split": split, "output": output}
     targets = Targets(fpr, miss, alpha, beta, delta, kinds=tuple(kind or ()))
     photos = read_dataset(manifest)

@@ -15,10 +15,13 @@ import pandas as pd
 
 from realdamage.data.bootstrap import Floats, rate_interval
 from realdamage.data.manifest import Manifest
+from realdamage.data.vocabulary import CODECS
 from realdamage.errors import ConfigError, RealDamageError
+from realdamage.evaluation.calibration import choose_policy
 from realdamage.evaluation.figures import MIN_PHOTOS, Figure, Flags, ScoredPhotos, measure
+from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import group_ids
+from realdamage.evaluation.predictions import group_ids, outcomes_by
 from realdamage.evaluation.robustness import Suite
 from realdamage.evaluation.slices import RATE, columns, joined
 
@@ -26,7 +29,8 @@ ALL, AS_IT_IS, MEAN, WORST = "all", "none", "mean", "worst"
 FIGURES = ("auroc", RATE, "edit_higher", "best_f1")
 COLUMNS = (
     *("fold", "column", "left_out", "perturbation", "n_real", "n_synthetic"),
-    *("honest_synthetic", "honest_review"),
+    *("honest_synthetic", "honest_review", "n_fakes", "fakes_found"),
+    *("own_honest_synthetic", "own_honest_review", "own_fakes_found"),
     *(key + end for key in ("auroc", RATE) for end in ("", "_low", "_high")),
     *("n_pairs", "edit_higher", "edit_higher_low", "edit_higher_high"),
     *("n_localised", "best_f1", "best_f1_low", "best_f1_high", "baseline_f1"),
@@ -141,15 +145,19 @@ def localisation_rows(
     return rows
 
 
-def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) -> pd.DataFrame:
+def left_out_table(
+    folds: Sequence[Fold], manifest: Manifest, *, targets: Targets | None = None, seed: int = 0
+) -> pd.DataFrame:
     """One row per fold, left-out value and perturbation, then mean and worst; `COLUMNS`.
 
     left_out: "all" values of the fold's first column, or one value of any. A source's synthetic
     photos are compared with its own real ones (with all of the fold, where it has fewer than 5);
     a generator's with the real ones of the sources that the fold leaves out, or of all sources.
     honest_synthetic, honest_review: of the n_real real photos, how many the fold's own thresholds
-    called synthetic or left to a person; NaN without thresholds. tpr_at_fpr_1: at 1% false alarms
-    on the really damaged of these photos, or of the fold's test photos where these have none.
+    called synthetic or left to a person; NaN without thresholds. own_…: with thresholds at the
+    rates of `targets` on photos of this source alone, see `_with_own_thresholds`.
+    tpr_at_fpr_1: at 1% false alarms on the really damaged of these photos, or of the fold's test
+    photos where these have none.
     edit_higher: over the n_pairs. best_f1: over the n_localised region edits; baseline_f1: of a map
     that calls every patch painted. All folds share the same draws of groups, because they share
     real photos and their errors go up and down together. The interval of a mean is over other
@@ -186,6 +194,9 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
                 under = name or AS_IT_IS
                 synthetic = own & of_value & table.synthetic
                 row = _row(table, synthetic, (real, all_real), keep, (fold.name, under))
+                if targets and part != ALL and not name and real_have(manifest, column):
+                    fakes = own & has[next(iter(fold.left_out)), ALL] & table.synthetic
+                    row |= _with_own_thresholds(frame, own & of_value, fakes, targets, seed)
                 found = localised.get((column, part, under), {})
                 note = "" if found.get("n_localised", 1) else "no region edits"
                 rows.append(
@@ -257,6 +268,39 @@ def _row(
         "n_pairs": pairs.n,
         **columns(pairs),
         "note": joined([auroc.reason or rate.reason, pairs.reason]),
+    }
+
+
+def _with_own_thresholds(
+    frame: pd.DataFrame, source: Flags, unseen: Flags, targets: Targets, seed: int
+) -> dict[str, float]:
+    """What thresholds from a source's own photos do: its groups are dealt into two halves, and each
+    half is judged by thresholds that were chosen on the other, with edits by known generators.
+
+    source: the photos of the source. unseen: the synthetic photos by left-out generators; those of
+    them that are no codec are the fakes, which have other sources and are judged by both.
+    Returns counts of the real photos, n_fakes, and shares of the fakes called synthetic, also by
+    the fold's own thresholds; {} where a half has too few photos.
+    """
+    groups = np.random.default_rng(seed).permutation(frame["group"][source].unique())
+    first = source & frame["group"].isin(groups[::2]).to_numpy()
+    real = (frame["label"] == "real").to_numpy()
+    fakes = frame[unseen & ~(frame["family"].isin(CODECS) | (frame["kind"] == "pasted"))]
+    counts = dict.fromkeys(("synthetic", "review"), 0)
+    found = []
+    for half, other in ((first, source & ~first), (source & ~first, first)):
+        chosen = frame[half & ~unseen]
+        if (chosen["label"] == "real").sum() < MIN_PHOTOS or not targets.missed(chosen).any():
+            return {}
+        policy = choose_policy(chosen, targets)
+        outcomes = outcomes_by(policy, frame[other & real])
+        counts = {name: count + int((outcomes == name).sum()) for name, count in counts.items()}
+        found.append(float((outcomes_by(policy, fakes) == "synthetic").mean()))
+    return {
+        **{f"own_honest_{name}": count for name, count in counts.items()},
+        "n_fakes": len(fakes),
+        "fakes_found": float((fakes["outcome"] == "synthetic").mean()),
+        "own_fakes_found": float(np.mean(found)),
     }
 
 

@@ -108,8 +108,8 @@ def _fold_figures(row: Row) -> list[str]:
 
 def read_folds(path: Path) -> dict[str, Any]:
     """models: how many; mean, worst: rows over all folds; table: of all of them; honest: rows whose
-    real photos are all of one source never trained on, and were judged; commands: those that made
-    them.
+    real photos are all of one source never trained on, and were judged; own: those of them that
+    were also judged by thresholds of their own; commands: those that made them.
 
     Raises UsageError: no such file; RealDamageError: not a table of folds, or one without mean and
     worst.
@@ -133,5 +133,6 @@ def read_folds(path: Path) -> dict[str, Any]:
     one = (rows["perturbation"] == AS_IT_IS) & (rows["column"] == "source")
     honest = rows[one & (rows["left_out"] != ALL) & rows["honest_review"].notna()]
     found = {"models": len(whole) - 2, "mean": mean, "worst": worst, "table": text}
-    found |= {"honest": honest.to_dict("records")}
+    own = honest[honest["own_honest_review"].notna()]
+    found |= {"honest": honest.to_dict("records"), "own": own.to_dict("records")}
     return found | {"commands": list(dict.fromkeys(rows["command"]))}

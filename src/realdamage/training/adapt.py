@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import peft
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]  # public, though not in an __all__
 from torch import nn
 
@@ -33,6 +32,8 @@ def adapt_network(network: EvidenceViT, adapt: AdaptConfig) -> None:
         return
     network.backbone.requires_grad_(False)
     if adapt.strategy == "lora":
+        import peft  # a second of start-up, for those who use it
+
         config = peft.LoraConfig(
             r=adapt.rank,
             lora_alpha=adapt.alpha,  # type: ignore[arg-type]
@@ -78,8 +79,9 @@ def _block_linears(network: EvidenceViT) -> list[str]:
 def merge_adapters(network: EvidenceViT) -> None:
     """Folds every adapter into its layer, in place, so that the network is a plain timm ViT
     again."""
-    for name, module in list(network.backbone.named_modules()):
-        if isinstance(module, peft.tuners.lora.LoraLayer):
+    modules: list[tuple[str, Any]] = list(network.backbone.named_modules())
+    for name, module in modules:
+        if hasattr(module, "get_base_layer"):  # one of peft's
             module.merge()
             parent, _, child = name.rpartition(".")
             setattr(network.backbone.get_submodule(parent), child, module.get_base_layer())
