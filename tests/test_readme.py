@@ -92,7 +92,7 @@ def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
             typed.append(command.split()[0])
     assert Counter(typed) == {
         "python": 1,
-        "realdamage": 5,
+        "realdamage": 6,
         **dict.fromkeys(
             map("realdamage-{}".format, ("synthesize", "train", "export", "evaluate")), 1
         ),

@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
+from realdamage.core.quality import Gate
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.evaluation.calibration import (
@@ -217,12 +218,17 @@ def test_a_guarantee_goes_into_the_file(model_file: Path, write_photos: WritePho
     free = calibrate_model(model_file, manifest, Targets())
     assert (free.policy.guarantee, free.notes) == (None, ())
     assert (free.policy.fpr, free.policy.miss) == (0.01, 0.05)
+    # The limits on quality belong to the network, so they outlive its thresholds.
+    data, metadata, _ = read_model_file(model_file)
+    gated = replace(free.policy, gate=Gate(min_side=32))
+    write_model_file(model_file, data, replace(metadata, policy=gated))
     summary = calibrate_model(model_file, manifest, Targets(alpha=0.05, beta=0.05))
     policy, guarantee = summary.policy, summary.policy.guarantee
     assert guarantee is not None
     assert (guarantee.alpha, guarantee.beta, guarantee.delta) == (0.05, 0.05, 0.05)
     assert (guarantee.split, guarantee.manifest_sha256) == ("split 'policy'", manifest.digest())
     assert read_model_file(model_file)[1].policy == policy
+    assert policy.gate == gated.gate
     # 59 photos allow no error, so nobody is accused here and no synthetic photo passes.
     assert (summary.called_synthetic, summary.called_real) == (0, 0)
     predictions, _ = score_manifest(Detector.load(model_file), manifest.select(split="policy"))

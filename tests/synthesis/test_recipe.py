@@ -212,13 +212,14 @@ def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
         ({"shares": {"default": {"ai_regoin": 1.0}}}, "shares.default.ai_regoin"),
         ({"include": {"masks": IncludeSettings("x")}}, "include.masks"),
         ({"generators": {}}, "ai_region"),
+        ({"fractions": {"train": 0.5, "policy": 1.0}}, "policy=1"),
         ({"generators": {"x": GeneratorSettings("w", engine="paint")}}, "engine=paint"),
     ],
 )
 def test_wrong_settings_are_named(
     recipe: Recipe, tmp_path: Path, changes: dict[str, Any], key: str
 ) -> None:
-    with pytest.raises((SynthesisError, ConfigError), match=key):
+    with pytest.raises((SynthesisError, ConfigError, UsageError), match=key):
         synthesize(replace(recipe, **changes), tmp_path / "set")
     assert not (tmp_path / "set").exists()
 

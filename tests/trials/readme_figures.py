@@ -1,9 +1,11 @@
 """Writes figures of evaluations into a CSV in data/results, and into the README's tables.
 
     python tests/trials/readme_figures.py SET=out/x … --csv data/results/x.csv --readme README.md
+        --folds data/results/left_out.csv
 
 The README's marks say which table goes where: `outcomes` is what happened to 1,000 photos of the
-first set, `figures` are AUROC and rates of all sets. Nothing is typed in by hand: every row has the
+first set, `figures` are AUROC and rates of all sets, `shops` is what a shop that the model has not
+seen can expect, by the table of folds. Nothing is typed in by hand: every row has the
 checkpoint, commit and date of its evaluation.
 """
 
@@ -24,12 +26,14 @@ from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.figures import labelled_and_scored
 from realdamage.evaluation.predictions import clean, read_evaluation
 from realdamage.files import write_atomically
-from realdamage.rendering.markdown import table
+from realdamage.rendering.markdown import read_folds, table
 from realdamage.rendering.outcomes import COLUMNS as OUTCOME_COLUMNS
 from realdamage.rendering.outcomes import generator_counts, outcome_cells, outcomes
+from realdamage.rendering.words import count
 
 MARKS = {
-    name: (f"<!-- {name}:start -->", f"<!-- {name}:end -->") for name in ("outcomes", "figures")
+    name: (f"<!-- {name}:start -->", f"<!-- {name}:end -->")
+    for name in ("outcomes", "figures", "shops")
 }
 FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")
 FEWEST = 20
@@ -96,6 +100,28 @@ def outcomes_table(name: str, predictions: pd.DataFrame, metrics: Mapping[str, A
     texts = [table(OUTCOME_COLUMNS, outcome_cells(found.rows)) or found.reason]
     texts += ["\n".join(_wrapped(f"- {each}", "  ") for each in found.sentences), _wrapped(about)]
     return "\n\n".join(filter(None, texts))
+
+
+def shops_table(path: Path) -> str:
+    """What thresholds do to honest photos of a source never trained on, and to new fakes: those of
+    other sources, and its own."""
+    found = read_folds(path)
+    own = found["own"]
+    n = sum(row["n_real"] for row in own)
+    rows = []
+    for name, mark in (("from other sources", ""), ("from its own photos", "own_")):
+        called = [sum(row[f"{mark}honest_{one}"] for row in own) for one in ("synthetic", "review")]
+        fakes = sum(row[f"{mark}fakes_found"] for row in own) / len(own)
+        rows.append((name, *(f"{each / n:.1%}" for each in called), f"{fakes:.0%}"))
+    titles = ("thresholds", "called synthetic", "sent to review", "new fakes called synthetic")
+    models = count(found["models"], "model")
+    about = (
+        f"{n:,.0f} honest photos of {len(own)} sources that {models} of this recipe were trained "
+        "without. New fakes are images by deployed generators that they were trained without, too "
+        "(mean over the sources). From its own photos: chosen on half of them, the other half "
+        f"judged. Each source: [{path.name}]({path})."
+    )
+    return f"{table(titles, rows)}\n\n{_wrapped(about)}"
 
 
 def trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sets", nargs="+", metavar="SET=FOLDER", help="of realdamage-evaluate")
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--readme", type=Path, help="file with marks to fill in")
+    parser.add_argument("--folds", type=Path, help="folds.csv of realdamage-folds")
     options = parser.parse_args(argv)
     try:
         sets = [read_set(given) for given in options.sets]
@@ -213,6 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "outcomes": outcomes_table(*sets[0]),
                 "figures": to_markdown(rows, str(options.csv)),
             }
+            if options.folds:
+                tables["shops"] = shops_table(options.folds)
             filled = fill(options.readme.read_text(), tables)
             write_atomically(options.readme, filled.encode())
         write_atomically(options.csv, to_csv(rows))

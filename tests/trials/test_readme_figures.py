@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from realdamage.evaluation.left_out import COLUMNS
 from realdamage.evaluation.predictions import predictions_table, write_predictions
 
 RUN = {
@@ -61,6 +62,21 @@ def evaluation(tmp_path: Path) -> str:
     photos = {"file_name": ["a.jpg", "b.jpg"], "label": ["real", "synthetic"], "score": [0.0, 1.0]}
     write_predictions(folder / "predictions.csv", predictions_table(pd.DataFrame(photos)))
     return f"test={folder}"
+
+
+def test_a_new_shop_is_counted_over_all_sources(tool: ModuleType, tmp_path: Path) -> None:
+    rows = [{"fold": name, "left_out": "all", "auroc": 0.8} for name in ("f", "mean", "worst")]
+    for n, review, found in ((300, 200, 0.2), (100, 100, 0.4)):
+        shop = {"column": "source", "n_real": n, "honest_synthetic": 1, "honest_review": review}
+        own = {"own_honest_synthetic": 4, "own_honest_review": 50, "own_fakes_found": found}
+        rows.append({"fold": "f", "left_out": f"shop{n}", **shop, **own, "fakes_found": 0.1})
+    columns = [*COLUMNS, "git_commit", "command", "date"]
+    table = pd.DataFrame(rows, columns=columns).assign(perturbation="none", command="folds")
+    table.assign(git_commit="a", date="b", note="").to_csv(tmp_path / "folds.csv", index=False)
+    text = tool.shops_table(tmp_path / "folds.csv")
+    assert "| from other sources | 0.5% | 75.0% | 10% |" in text
+    assert "| from its own photos | 2.0% | 25.0% | 30% |" in text
+    assert text.count("400 honest photos of 2 sources that 1 model") == 1
 
 
 def test_figures_reach_the_csv_and_the_readme(

@@ -76,7 +76,7 @@ def assign_splits(
     """
     damaged = fractions if damaged is None else damaged
     for given in (fractions, damaged):
-        _check_fractions(given)
+        check_fractions(given)
     names = [split for split in SPLITS if fractions.get(split, 0) > 0 or damaged.get(split, 0) > 0]
     shares = np.array([fractions.get(split, 0.0) for split in names])
     damaged_shares = np.array([damaged.get(split, 0.0) for split in names])
@@ -187,7 +187,8 @@ def _digest(manifest: Manifest, name: str) -> str:
     return hashlib.sha256(manifest.path(name).read_bytes()).hexdigest()
 
 
-def _check_fractions(fractions: Mapping[str, float]) -> None:
+def check_fractions(fractions: Mapping[str, float]) -> None:
+    """Raises UsageError: an unknown split, a share out of range, or shares that do not sum to 1."""
     for split, share in fractions.items():
         if split not in SPLITS:
             raise UsageError(

@@ -179,7 +179,10 @@ def calibrate_model(
         policy = thresholds(strictest[0])
     longer = scored[["width", "height"]].max(axis=1).max()
     smallest = min(1.0, metadata.pixel_spec.max_side / longer)
-    policy = replace(policy, min_scale=round(_SHRINKABLE * smallest, 4))
+    gate = (
+        metadata.policy.gate if metadata.policy else None
+    )  # about the network, not its thresholds
+    policy = replace(policy, min_scale=round(_SHRINKABLE * smallest, 4), gate=gate)
     outcomes = outcomes_by(policy, scored)
     if strictest:
         real = scored[~synthetic].assign(outcome=outcomes)
@@ -292,5 +295,3 @@ def _warnings(before: Policy | None, after: Policy) -> Iterator[str]:
         was = getattr(before and before.guarantee, name, None)
         if was and not now:
             yield f"the file's guarantee {name}={was:g} is gone; --{name} makes a new one"
-    if before and before.gate and not after.gate:
-        yield "the file's quality gate went with its thresholds; set a new one: realdamage gate"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from realdamage.data.readers import Reader, find_layout, read_dataset
-from realdamage.data.splits import components, with_split_table
+from realdamage.data.splits import check_fractions, components, with_split_table
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES
 from realdamage.errors import ConfigError, SynthesisError
 from realdamage.synthesis.engine import GeneratorSettings, engine_class
@@ -149,8 +149,10 @@ class Recipe:
                 raise SynthesisError(f"recipe.{name}={share}: must be in 0..1")
         if self.damages is not None and (not self.damages or set(self.damages) - set(DAMAGES)):
             raise SynthesisError(f"recipe.damages={self.damages}: allowed are {', '.join(DAMAGES)}")
+        check_fractions(self.fractions)
         for name, each in self.included().items():
             key = f"recipe.include.{name}"
+            check_fractions(each.fractions)
             if name in ("photos", "masks") or not name.replace("_", "").isalnum():
                 raise SynthesisError(
                     f"{key}: it becomes a folder; use letters, digits and _ (not photos or masks)"
