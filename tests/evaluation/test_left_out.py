@@ -211,6 +211,12 @@ def test_thresholds_of_a_source_s_own_undo_what_all_its_scores_have_in_common(
     assert row["fakes_found"] < 0.02
     assert row["own_fakes_found"] == pytest.approx(0.48, abs=0.15)
     assert rows.loc[("family", "a"), ["n_fakes", "own_honest_review"]].isna().all()
+    # Without a left-out generator there are no new fakes.
+    alone = Fold("f", {"source": ("shop1",)}, predictions, [], "m", "g")
+    table = left_out_table([alone], manifest, targets=targets)
+    (of_shop,) = table[table["left_out"] == "shop1"].to_dict("records")
+    assert of_shop["own_honest_review"] < 40
+    assert (of_shop["n_fakes"], np.isnan(of_shop["own_fakes_found"])) == (0, True)
 
 
 def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:

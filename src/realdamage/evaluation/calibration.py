@@ -149,7 +149,7 @@ def calibrate_model(
     split: None takes the first of `policy` and `val` that has photos, or all photos of a manifest
     without splits. A guarantee uses `val` only when named: the checkpoint was chosen on it.
     With several sources, t_synthetic is raised to that of the strictest one (`strictest_source`).
-    Raises UsageError: split `train`; ManifestError: the split is missing or lacks a class;
+    The file's quality gate stays. Raises UsageError: split `train`; ManifestError: the split is missing or lacks a class;
     RealDamageError: too few photos for the guarantee, or scores that do not rise with the label.
     """
     chosen, name = _calibration_photos(manifest, split, targets.guaranteed)
@@ -179,10 +179,9 @@ def calibrate_model(
         policy = thresholds(strictest[0])
     longer = scored[["width", "height"]].max(axis=1).max()
     smallest = min(1.0, metadata.pixel_spec.max_side / longer)
-    gate = (
-        metadata.policy.gate if metadata.policy else None
-    )  # about the network, not its thresholds
-    policy = replace(policy, min_scale=round(_SHRINKABLE * smallest, 4), gate=gate)
+    policy = replace(policy, min_scale=round(_SHRINKABLE * smallest, 4))
+    if metadata.policy:  # its limits on quality are about the network, not about thresholds
+        policy = replace(policy, gate=metadata.policy.gate)
     outcomes = outcomes_by(policy, scored)
     if strictest:
         real = scored[~synthetic].assign(outcome=outcomes)

@@ -179,24 +179,30 @@ def left_out_table(
             (column, part): frame[_LEFT_OUT + column].isin(values).to_numpy()
             for column, part, values in fold.parts()
         }
-        sources = [
-            of for (column, part), of in has.items() if part != ALL and real_have(manifest, column)
-        ]
-        of_sources = np.logical_or.reduce(sources) if sources else table.everything
+        sources = [column for column in fold.left_out if real_have(manifest, column)]
+        of_sources, by_unseen = (
+            np.logical_or.reduce(
+                [~table.everything]
+                + [of for (column, _), of in has.items() if (column in sources) == is_source]
+            )
+            for is_source in (True, False)
+        )
+        if not sources:
+            of_sources = table.everything
         for column, part, _ in fold.parts():
             for name in names:
                 own = of_fold & (frame["perturbation"] == name).to_numpy()
                 real, all_real = own & table.real & of_sources, own & table.real
                 of_value = has[column, part]
-                if real_have(manifest, column) and (real & of_value).sum() >= MIN_PHOTOS:
+                if column in sources and (real & of_value).sum() >= MIN_PHOTOS:
                     real = real & of_value
                 keep: Drawn = drawn if part == ALL else {}
                 under = name or AS_IT_IS
                 synthetic = own & of_value & table.synthetic
                 row = _row(table, synthetic, (real, all_real), keep, (fold.name, under))
-                if targets and part != ALL and not name and real_have(manifest, column):
-                    fakes = own & has[next(iter(fold.left_out)), ALL] & table.synthetic
-                    row |= _with_own_thresholds(frame, own & of_value, fakes, targets, seed)
+                if targets and part != ALL and not name and column in sources:
+                    photos = own & of_value, own & by_unseen
+                    row |= _with_own_thresholds(frame, *photos, targets, seed)
                 found = localised.get((column, part, under), {})
                 note = "" if found.get("n_localised", 1) else "no region edits"
                 rows.append(
@@ -277,8 +283,8 @@ def _with_own_thresholds(
     """What thresholds from a source's own photos do: its groups are dealt into two halves, and each
     half is judged by thresholds that were chosen on the other, with edits by known generators.
 
-    source: the photos of the source. unseen: the synthetic photos by left-out generators; those of
-    them that are no codec are the fakes, which have other sources and are judged by both.
+    source: the photos of the source. unseen: the photos by left-out generators; those by generators
+    that are no codec are the fakes, which have other sources and are judged by both thresholds.
     Returns counts of the real photos, n_fakes, and shares of the fakes called synthetic, also by
     the fold's own thresholds; {} where a half has too few photos.
     """
