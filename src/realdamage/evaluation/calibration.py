@@ -149,7 +149,8 @@ def calibrate_model(
     split: None takes the first of `policy` and `val` that has photos, or all photos of a manifest
     without splits. A guarantee uses `val` only when named: the checkpoint was chosen on it.
     With several sources, t_synthetic is raised to that of the strictest one (`strictest_source`).
-    The file's quality gate stays. Raises UsageError: split `train`; ManifestError: the split is missing or lacks a class;
+    The file's quality gate stays.
+    Raises UsageError: split `train`; ManifestError: the split is missing or lacks a class;
     RealDamageError: too few photos for the guarantee, or scores that do not rise with the label.
     """
     chosen, name = _calibration_photos(manifest, split, targets.guaranteed)
