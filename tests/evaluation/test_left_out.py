@@ -100,6 +100,7 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
             roc_auc_score(labels, [*real["score"], *found["score"]])
         )
         assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
+        assert row["auroc_known"] == row["auroc"]  # no source is left out
         scores = under.set_index("file_name")["score"]
         higher = found["score"].to_numpy() > scores[found["pair"]].to_numpy()
         assert (row["n_pairs"], row["edit_higher"]) == (len(found), pytest.approx(higher.mean()))
@@ -172,6 +173,11 @@ def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that
     labels = np.repeat([0, 1], [len(honest), len(found)])
     expected = roc_auc_score(labels, [*honest["score"], *found["score"]])
     assert rows["auroc"].iloc[0] == pytest.approx(expected)
+    seen_source = scored[(scored["label"] == "real") & (scored["source"] == "shop0")]
+    labels = np.repeat([0, 1], [len(seen_source), len(found)])
+    expected = roc_auc_score(labels, [*seen_source["score"], *found["score"]])
+    assert rows["auroc_known"].tolist()[:2] == pytest.approx([expected] * 2)
+    assert np.isnan(rows["auroc_known"].iloc[2])  # of a generator only
     assert rows["n_pairs"].iloc[0] == len(found)
 
 

@@ -245,10 +245,16 @@ def test_artefacts_of_another_model_are_refused(desk: Desk) -> None:
 
 def folds(**changes: Any) -> pd.DataFrame:
     rows = [
-        {"fold": "one", "auroc": 0.9, "tpr_at_fpr_1": 0.5},
-        {"fold": "<b>two", "auroc": 0.7, "tpr_at_fpr_1": 0.1},
-        {"fold": "mean", "auroc": 0.8, "tpr_at_fpr_1": 0.3},
-        {"fold": "worst", "auroc": 0.7, "tpr_at_fpr_1": 0.1, "note": "auroc: two"},
+        {"fold": "one", "auroc": 0.9, "auroc_known": 0.99, "tpr_at_fpr_1": 0.5},
+        {"fold": "<b>two", "auroc": 0.7, "auroc_known": 0.85, "tpr_at_fpr_1": 0.1},
+        {"fold": "mean", "auroc": 0.8, "auroc_known": 0.92, "tpr_at_fpr_1": 0.3},
+        {
+            "fold": "worst",
+            "auroc": 0.7,
+            "auroc_known": 0.85,
+            "tpr_at_fpr_1": 0.1,
+            "note": "auroc: two",
+        },
     ]
     made = pd.DataFrame(rows, columns=[*COLUMNS, "git_commit", "command", "date"])
     origin = {"git_commit": "1234e567" * 5, "command": "realdamage-folds name=f"}
@@ -271,7 +277,8 @@ def test_folds_are_the_figure_to_expect_and_honest_photos_come_first(desk: Desk)
     ).to_csv(path, index=False)
     card = desk.card(desk.evaluate(), folds=path, commands=["first | x", "2nd"])
     next_one = card.split("### The figure to expect on the next generator")[1].split("\n## ")[0]
-    assert lines_with(next_one, "2 models", "AUROC 0.800 on average, 0.700 in the worst")
+    assert lines_with(next_one, "2 models", "AUROC 0.920 on average, 0.850 in the worst")
+    assert lines_with(next_one, "0.800 on average, 0.700 in the worst")
     assert lines_with(next_one, "\\<b\\>two", "0.700")
     honest = section(card, "Honest photos of a source never trained on")
     assert card.index(honest) < card.index("## What happens to 1,000 photos")

@@ -26,12 +26,12 @@ from realdamage.evaluation.robustness import Suite
 from realdamage.evaluation.slices import RATE, columns, joined
 
 ALL, AS_IT_IS, MEAN, WORST = "all", "none", "mean", "worst"
-FIGURES = ("auroc", RATE, "edit_higher", "best_f1")
+FIGURES = ("auroc", "auroc_known", RATE, "edit_higher", "best_f1")
 COLUMNS = (
     *("fold", "column", "left_out", "perturbation", "n_real", "n_synthetic"),
     *("honest_synthetic", "honest_review", "n_fakes", "fakes_found"),
     *("own_honest_synthetic", "own_honest_review", "own_fakes_found"),
-    *(key + end for key in ("auroc", RATE) for end in ("", "_low", "_high")),
+    *(key + end for key in ("auroc", "auroc_known", RATE) for end in ("", "_low", "_high")),
     *("n_pairs", "edit_higher", "edit_higher_low", "edit_higher_high"),
     *("n_localised", "best_f1", "best_f1_low", "best_f1_high", "baseline_f1"),
     *("note", "model_version", "graph_sha256"),
@@ -156,6 +156,7 @@ def left_out_table(
     honest_synthetic, honest_review: of the n_real real photos, how many the fold's own thresholds
     called synthetic or left to a person; NaN without thresholds. own_…: with thresholds at the
     rates of `targets` on photos of this source alone, see `_with_own_thresholds`.
+    auroc_known: of a generator, against the real photos of sources that were trained on.
     tpr_at_fpr_1: at 1% false alarms on the really damaged of these photos, or of the fold's test
     photos where these have none.
     edit_higher: over the n_pairs. best_f1: over the n_localised region edits; baseline_f1: of a map
@@ -199,7 +200,9 @@ def left_out_table(
                 keep: Drawn = drawn if part == ALL else {}
                 under = name or AS_IT_IS
                 synthetic = own & of_value & table.synthetic
-                row = _row(table, synthetic, (real, all_real), keep, (fold.name, under))
+                known = all_real & ~of_sources if sources else real
+                against = real, all_real, known & (column not in sources)
+                row = _row(table, synthetic, against, keep, (fold.name, under))
                 if targets and part != ALL and not name and column in sources:
                     photos = own & of_value, own & by_unseen
                     row |= _with_own_thresholds(frame, *photos, targets, seed)
@@ -243,23 +246,25 @@ def _photos_of(fold: Fold, manifest: Manifest) -> pd.DataFrame:
 def _row(
     table: ScoredPhotos,
     synthetic: Flags,
-    real: tuple[Flags, Flags],
+    real: tuple[Flags, Flags, Flags],
     drawn: Drawn,
     about: tuple[str, str],
 ) -> dict[str, Any]:
     """Counts and figures of the synthetic photos against the real ones; keeps their draws.
 
-    real: those to compare with, and all of the fold.
+    real: those to compare with, all of the fold, and those of known sources.
     """
-    own, of_fold = real
+    own, of_fold, known = real
     damaged = own & table.damaged if (own & table.damaged).any() else of_fold & table.damaged
     figures: dict[str, Figure] = {}
-    for key, against in (("auroc", own), (RATE, damaged), ("edit_higher", of_fold)):
-        [figures[key]] = measure(table, synthetic, against, (key,))
-        if figures[key].low is not None:
+    # The last figure is of heat maps.
+    for name, against in zip(FIGURES[:-1], (own, known, damaged, of_fold), strict=True):
+        key = name.removesuffix("_known")
+        [figures[name]] = measure(table, synthetic, against, (key,))
+        if figures[name].low is not None:
             draws = table.draw(key, synthetic, against)
-            drawn[*about, key] = draws, table.counted(key, synthetic, against)
-    auroc, rate, pairs = figures.values()
+            drawn[*about, name] = draws, table.counted(key, synthetic, against)
+    auroc, against_known, rate, pairs = figures.values()
     judged = table.judged[own].all()
     honest = {
         f"honest_{name}": int((table.outcome[own] == name).sum()) if judged else np.nan
@@ -270,6 +275,7 @@ def _row(
         "n_synthetic": int(synthetic.sum()),
         **honest,
         **columns(auroc),
+        **columns(against_known, "auroc_known"),
         **({} if auroc.reason else columns(rate)),
         "n_pairs": pairs.n,
         **columns(pairs),

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.left_out import ALL, AS_IT_IS, MEAN, WORST
+from realdamage.evaluation.left_out import ALL, AS_IT_IS, FIGURES, MEAN, WORST
 from realdamage.evaluation.left_out import COLUMNS as FOLD_COLUMNS
 from realdamage.rendering import words
 from realdamage.rendering.words import NOTHING, Row, number
@@ -78,7 +78,8 @@ def to_markdown(rows: pd.DataFrame, unfinished: Sequence[str] = ()) -> str:
     records = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
     as_is = [row for row in records if row["perturbation"] == AS_IT_IS]
     changed = [row for row in records if row not in as_is and row["fold"] in (MEAN, WORST)]
-    titles = ("AUROC (95%)", "TPR at 1% FPR (95%)", "edit above original (95%)", "best F1 (all)")
+    titles = ("AUROC (95%)", "known sources (95%)", "TPR at 1% FPR (95%)")
+    titles += ("edit above original (95%)", "best F1 (all)")
     notes: dict[str, list[str]] = {}
     for row in as_is:
         for note in filter(None, row["note"].split("; ") if row["fold"] != WORST else []):
@@ -103,7 +104,7 @@ def _fold(row: Row) -> str:
 def _fold_figures(row: Row) -> list[str]:
     best = number(row["best_f1"], 2)
     best += "" if best == NOTHING else f" ({number(row['baseline_f1'], 2)})"
-    return [*(words.cell(row, key) for key in ("auroc", "tpr_at_fpr_1", "edit_higher")), best]
+    return [*(words.cell(row, key) for key in FIGURES[:-1]), best]
 
 
 def read_folds(path: Path) -> dict[str, Any]:
