@@ -78,8 +78,10 @@ def to_markdown(rows: pd.DataFrame, unfinished: Sequence[str] = ()) -> str:
     records = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
     as_is = [row for row in records if row["perturbation"] == AS_IT_IS]
     changed = [row for row in records if row not in as_is and row["fold"] in (MEAN, WORST)]
-    titles = ("AUROC (95%)", "known sources (95%)", "TPR at 1% FPR (95%)")
-    titles += ("edit above original (95%)", "best F1 (all)")
+    titles = (
+        *("AUROC (95%)", "known sources (95%)", "TPR at 1% FPR (95%)"),
+        *("edit above original (95%)", "best F1 (all)"),
+    )
     notes: dict[str, list[str]] = {}
     for row in as_is:
         for note in filter(None, row["note"].split("; ") if row["fold"] != WORST else []):
