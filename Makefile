@@ -39,7 +39,7 @@ quickstart: .venv/installed-train  ## the whole pipeline on data/sample: install
 	'  photos       out/data/quickstart              (data/sample and its edits, with metadata.csv)' \
 	'This model has seen only the few photos of data/sample. It shows the pipeline; do not judge claims with it.' \
 	'Typed again, each command sees that its output is up to date. To start over: rm -r out/quickstart out/data/quickstart' \
-	'Next: your own photos (README.md, "Train on your own photos"):' \
+	'Next: your own photos (README.md, "Fit it to your own photos"):' \
 	'  $(BIN)/realdamage-synthesize +recipe=codecs recipe.source.root=YOUR_PHOTOS out=out/data/mine'
 
 test: .venv/installed-synth  ## install and run all tests
