@@ -184,7 +184,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     fast = iter([item for item in items if not item.get_closest_marker("slow")])
     size = -(-len(items) // len(shares))  # pytest-xdist gives each worker as many, in this order
     for share in shares:
-        share.extend(itertools.islice(fast, size - len(share)))
+        share.extend(itertools.islice(fast, max(0, size - len(share))))
     items[:] = [item for share in shares for item in share]
 
 
