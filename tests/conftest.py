@@ -96,7 +96,8 @@ def without_new_log_handlers() -> Iterator[None]:
     yield
     for logger, (now, handlers) in _log_settings().items():
         level, known = before.get(logger, (now, []))
-        logger.setLevel(level)
+        if level != now:  # setting one empties the cache of every logger, and there are thousands
+            logger.setLevel(level)
         for handler in handlers:
             if handler not in known:
                 logger.removeHandler(handler)
