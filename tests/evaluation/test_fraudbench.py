@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Calibration, Policy
+from realdamage.core.policy import Policy
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.fraudbench import (
     FIGURES,
@@ -52,14 +50,11 @@ def benchmark_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def judge(model_file: Path) -> Path:
-    data, metadata, _ = read_model_file(model_file)
+def judge(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
     policy = Policy(
         1.0, -1.0, fpr=0.1, miss=0.1, negatives="damaged", photos={}, whole_photo_share=None
     )
-    calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
-    write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
-    return model_file
+    return save_red_model(tmp_path / "red.onnx", policy=policy)
 
 
 def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
