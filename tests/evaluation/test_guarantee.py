@@ -63,7 +63,7 @@ def test_the_fewest_photos_are_those_that_the_design_names() -> None:
     assert upper_bound(0, 0, 0.05) == upper_bound(3, 3, 0.05) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), shares, deltas)
 def test_allowed_errors_are_the_most_that_the_binomial_tail_rejects(
     n: int, share: float, delta: float
@@ -78,7 +78,7 @@ def test_allowed_errors_are_the_most_that_the_binomial_tail_rejects(
         assert interval.high <= share + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 2000), deltas)
 def test_the_smallest_share_can_be_guaranteed_and_little_less_cannot(n: int, delta: float) -> None:
     share = smallest_share(n, delta)
@@ -90,7 +90,7 @@ def test_the_smallest_share_can_be_guaranteed_and_little_less_cannot(n: int, del
     assert photos_needed(share, delta) <= n
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(-5, 5).map(lambda value: value / 3), min_size=20, max_size=90),
     shares,
@@ -145,10 +145,10 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
     assert sorted(drawn["group"]) == sorted(table["group"].unique())
     shuffled = one_per_group(table.sample(frac=1, random_state=0), seed=3)
     assert list(shuffled["file_name"]) == list(drawn["file_name"])
-    draws = [one_per_group(table, seed)["file_name"] for seed in range(150)]
+    draws = [one_per_group(table, seed)["file_name"] for seed in range(60)]
     # Every photo of a group of three is drawn about every third time.
     counts = pd.concat(draws).value_counts().reindex(table["file_name"][:90])
-    assert counts.between(22, 78).all()
+    assert counts.between(6, 36).all()
 
 
 def test_a_refusal_says_how_many_photos_it_takes_and_what_these_allow() -> None:
