@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from numpy.typing import NDArray
+from scipy.stats import binom, binomtest, norm
 
 from realdamage.core.policy import Guarantee, Policy
 from realdamage.errors import RealDamageError
@@ -161,3 +164,41 @@ def test_a_refusal_says_how_many_photos_it_takes_and_what_these_allow() -> None:
     check_enough(Targets(alpha=0.0269), table, "photos")
     with pytest.raises(RealDamageError, match="0 independent"):  # intact photos do not stand in
         check_enough(Targets(alpha=0.5), predictions_of(np.zeros(0), np.zeros(5)), "photos")
+
+
+REPETITIONS, GROUPS = 3000, 93  # so many products allow one error
+SIZES = np.resize(np.arange(8) + 1, GROUPS)
+"""Photos of each product."""
+
+
+def drawn(correlation: float) -> NDArray[np.float64]:
+    """Calibration photos, drawn again and again from a made-up population of normal scores:
+    [repetitions, photos]. correlation: between two photos of one product."""
+    rng = np.random.default_rng(1)
+    product = rng.standard_normal((REPETITIONS, GROUPS))
+    shot = rng.standard_normal((REPETITIONS, SIZES.sum()))
+    of_product = np.repeat(np.arange(GROUPS), SIZES)
+    return np.sqrt(correlation) * product[:, of_product] + np.sqrt(1 - correlation) * shot
+
+
+def held(scores: NDArray[np.float64], errors: int | None) -> tuple[float, float]:
+    """The 95% interval of how often at most 5% of the photos to come are accused."""
+    assert errors is not None
+    times = int((norm.sf(threshold_allowing(scores, errors)) <= 0.05).sum())
+    found = binomtest(times, REPETITIONS).proportion_ci(method="exact")
+    return float(found.low), float(found.high)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_one_photo_of_each_product_holds_as_often_as_said_and_its_look_alikes_do_not(
+    correlation: float,
+) -> None:
+    every = drawn(correlation)
+    one = every[:, np.cumsum(SIZES) - SIZES]
+    allowed = allowed_errors(GROUPS, 0.05, 0.05)
+    low, high = held(one, allowed)
+    assert low <= binom.sf(allowed, GROUPS, 0.05) <= high
+    # The rate on the calibration photos guarantees nothing.
+    assert held(one, math.floor(0.05 * GROUPS))[1] < 0.7
+    # Photos of one product are not independent where they are alike.
+    assert (held(every, allowed_errors(every.shape[1], 0.05, 0.05))[1] < 0.85) == (correlation > 0)

@@ -53,6 +53,11 @@ def fold(name: str, predictions: pd.DataFrame, **left_out: tuple[str, ...]) -> F
     return Fold(name, left_out, predictions, [], "model-1", "abc")
 
 
+def auroc_of(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+    photos = pd.concat([real, synthetic])
+    return float(roc_auc_score(photos["label"] == "synthetic", photos["score"]))
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
     return Manifest(tmp_path, photos())
@@ -78,10 +83,7 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
             assert f"{len(found)} synthetic and 150 real photos" in row["note"]
             continue
         assert row["note"] == ""
-        labels = np.repeat([0, 1], [len(real), len(found)])
-        assert row["auroc"] == pytest.approx(
-            roc_auc_score(labels, [*real["score"], *found["score"]])
-        )
+        assert row["auroc"] == pytest.approx(auroc_of(real, found))
         assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
         assert row["auroc_known"] == row["auroc"]  # no source is left out
         scores = under.set_index("file_name")["score"]
@@ -152,12 +154,9 @@ def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that
         assert set(rows[f"honest_{name}"]) == {(honest["outcome"] == name).sum()}
     fakes = scored["label"] == "synthetic"
     found = scored[fakes & (scored["family"] == "a")]
-    labels = np.repeat([0, 1], [len(honest), len(found)])
-    expected = roc_auc_score(labels, [*honest["score"], *found["score"]])
-    assert rows["auroc"].iloc[0] == pytest.approx(expected)
+    assert rows["auroc"].iloc[0] == pytest.approx(auroc_of(honest, found))
     seen_source = scored[(scored["label"] == "real") & (scored["source"] == "shop0")]
-    labels = np.repeat([0, 1], [len(seen_source), len(found)])
-    expected = roc_auc_score(labels, [*seen_source["score"], *found["score"]])
+    expected = auroc_of(seen_source, found)
     assert rows["auroc_known"].tolist()[:2] == pytest.approx([expected] * 2)
     assert np.isnan(rows["auroc_known"].iloc[2])  # of a generator only
     assert rows["n_pairs"].iloc[0] == len(found)

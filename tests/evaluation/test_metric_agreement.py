@@ -1,4 +1,4 @@
-"""Ours, scikit-learn's and torchmetrics' figures agree to 1e-6, on random photos and on those where
+"""Our figures agree with those of scikit-learn and torchmetrics to 1e-6, on random photos and where
 formulas break: ties everywhere, one photo of a class, all scores equal, classes entirely apart."""
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from sklearn.metrics import (
 from torchmetrics.classification import (
     BinaryAUROC,
     BinaryAveragePrecision,
-    BinaryCalibrationError,
     BinaryF1Score,
     BinaryJaccardIndex,
     MulticlassAccuracy,
@@ -52,18 +51,15 @@ halves = st.integers(-6, 6).map(lambda value: value / 2)
 
 def classes(most: int) -> st.SearchStrategy[tuple[list[float], list[float]]]:
     """Scores of real and of synthetic photos, at most so many of each."""
-    some, one = (
-        st.lists(halves, min_size=1, max_size=most),
-        st.lists(halves, min_size=1, max_size=1),
-    )
-    sizes = st.tuples(st.integers(1, most), st.integers(1, most))
-    same, apart, swapped = (
-        sizes.map(lambda n, low=low, high=high: ([low] * n[0], [high] * n[1]))  # type: ignore[misc]
-        for low, high in ((0.5, 0.5), (-1.0, 2.0), (2.0, -1.0))
-    )
-    return st.one_of(
-        st.tuples(some, some), st.tuples(one, some), st.tuples(some, one), same, apart, swapped
-    )
+    some, one = (st.lists(halves, min_size=1, max_size=size) for size in (most, 1))
+
+    def equal(score: float) -> st.SearchStrategy[list[float]]:
+        return st.integers(1, most).map(lambda n: [score] * n)
+
+    constant = [
+        st.tuples(equal(low), equal(high)) for low, high in ((0.5, 0.5), (-1.0, 2.0), (2.0, -1.0))
+    ]
+    return st.one_of(st.tuples(some, some), st.tuples(one, some), st.tuples(some, one), *constant)
 
 
 def table_of(negatives: list[float], positives: list[float], **columns: object) -> pd.DataFrame:
@@ -161,9 +157,7 @@ def test_resampled_figures_agree_with_scikit_learn_under_any_weights(
 @property_test
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1), st.booleans()
-        ),
+        st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1), st.booleans()),
         min_size=1,
     )
 )
@@ -176,23 +170,6 @@ def test_the_calibration_error_is_that_of_scikit_learns_curve(
     [[found], _] = calibration_errors(probability, label)(np.ones((1, len(rows))))
     assert len(counts) == len(true)
     assert found == pytest.approx(np.abs(true - stated) @ counts / len(rows), abs=TOLERANCE)
-
-
-@property_test
-@given(st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_the_calibration_error_is_that_of_torchmetrics_where_bins_of_equal_mass_are_of_equal_width(
-    per_bin: int, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    probability = (
-        np.repeat(np.arange(N_BINS), per_bin) + rng.uniform(0.1, 0.9, N_BINS * per_bin)
-    ) / N_BINS
-    label = rng.random(len(probability)) < probability
-    expected = BinaryCalibrationError(n_bins=N_BINS, norm="l1")(
-        torch.tensor(probability), torch.tensor(label.astype(int))
-    )
-    [[found], _] = calibration_errors(probability, label)(np.ones((1, len(label))))
-    assert found == pytest.approx(expected.item(), abs=TOLERANCE)
 
 
 @settings(property_test, max_examples=20)
