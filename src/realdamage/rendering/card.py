@@ -22,13 +22,13 @@ import pandas as pd
 
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import stored_policy_sha256
-from realdamage.core.policy import Policy
 from realdamage.data.bootstrap import share_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.figures import has_thresholds, labelled_and_scored
+from realdamage.evaluation.guarantee import allowed_share
 from realdamage.evaluation.predictions import clean, read_evaluation
 from realdamage.evaluation.robustness import training_set
 from realdamage.evaluation.slices import FEW, outcomes_by_source
@@ -129,6 +129,7 @@ def card_text(given: CardInputs) -> str:
         evaluations.append(Evaluated(name, photos, judged, values, run, generators))
     folds = markdown.read_folds(given.folds) if given.folds else None
     policy, data = metadata.policy, given.model.read_bytes()
+    allowed = allowed_share(policy) if policy else 1.0
     environment = markdown.environment()
     functions = (_families, _painted, _share, _slice, outcomes_by_source)
     environment.globals |= {each.__name__.strip("_"): each for each in functions}
@@ -161,8 +162,8 @@ def card_text(given: CardInputs) -> str:
         validation=list(_flat(metadata.metrics)),
         commands=_commands(given, evaluations, folds),
         weak=[row for each in evaluations for row in weak_slices(each)],
-        allowed=allowed(policy),
-        accused=[row for each in evaluations for row in accused(each, allowed(policy))],
+        allowed=allowed,
+        accused=[row for each in evaluations for row in accused(each, allowed)],
         strange=[] if rows is None else list(strange_sources(evaluations, rows)),
         missing_damage=missing_damage(evaluations),
     )
@@ -268,14 +269,6 @@ def weak_slices(each: Evaluated) -> list[tuple[str, ...]]:
         cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
         rows.append((each.name, " = ".join(names), *cells))
     return rows
-
-
-def allowed(policy: Policy | None) -> float:
-    """The share of honest photos that may be called synthetic."""
-    if policy is None:
-        return 1.0
-    alpha = policy.guarantee.alpha if policy.guarantee else None
-    return policy.fpr if alpha is None else alpha
 
 
 def accused(each: Evaluated, most: float) -> list[dict[str, Any]]:
