@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from realdamage.data.vocabulary import LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import (
     photo_metrics,
@@ -84,9 +85,11 @@ def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
             assert [row[f"{key}_low"], row[f"{key}_high"]] == pytest.approx(expected[key], abs=1e-9)
     curve = roc_curves(table)[0]
     at = curve["fpr"].index(pytest.approx(0.01))
-    assert [curve["low"][at], curve["high"][at]] == pytest.approx(
-        expected["tpr_at_fpr_1"], abs=1e-9
-    )
+    ends = [curve["low"][at], curve["high"][at]]
+    assert ends == pytest.approx(expected["tpr_at_fpr_1"], abs=1e-9)
+    negatives, positives = (table.loc[table["label"] == name, "score"] for name in LABELS)
+    for fpr, found in zip(curve["fpr"], curve["tpr"], strict=True):
+        assert found == pytest.approx(tpr_at_fpr(negatives, positives, fpr)), fpr
     assert photo_metrics(table, seed=1)["intervals"] != expected
 
 

@@ -8,7 +8,6 @@ import html
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,9 @@ from realdamage.core.detector import Detector
 from realdamage.data.audit import audit
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.compare import compare_models
-from realdamage.evaluation.figures import photo_metrics, roc_curves, tpr_at_fpr
+from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.predictions import score_manifest, write_predictions
 from realdamage.evaluation.slices import json_records, slice_table
-from realdamage.rendering import plots
 from realdamage.rendering.html import (
     MOVED,
     audit_page,
@@ -68,6 +66,10 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
+def images(page: str) -> list[str]:
+    return re.findall(r'<img src="([^"]*)"', page)
+
+
 def statistic(page: str, key: str) -> str:
     found = re.search(rf'data-key="{re.escape(key)}">(.*?)\n\n', page, flags=re.DOTALL)
     assert found, key
@@ -94,7 +96,8 @@ def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
     assert "at least 200" in statistic(page, "tpr_at_fpr_0.5")
     kinds = {row["kind"]: row for row in values["slices"]["kind"]}
     assert kinds["damaged"]["called_synthetic"] == pytest.approx(0.03)
-    # It loads nothing, and prints no placeholder.
+    # It is the same in every run, loads nothing, and prints no placeholder.
+    assert report_page(report) == page
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
     assert "@import" not in page
     assert not re.search(r"\b(NaN|nan|Undefined)\b", text_of(page))
@@ -118,19 +121,6 @@ def test_names_of_a_user_are_never_markup(
     page = comparison_page(comparison, (table, better))
     assert HOSTILE not in page
     assert "B is better in" in text_of(page)
-
-
-def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Predictions) -> None:
-    rng = np.random.default_rng(0)
-    score = np.concatenate([rng.normal(0, 1, 400), rng.normal(1.5, 1, 200)])
-    kinds = ["damaged"] * 250 + ["original"] * 150 + ["ai_region"] * 200
-    table = predictions(label=["real"] * 400 + ["synthetic"] * 200, kind=kinds, score=score)
-    curves = {curve["negatives"]: curve for curve in roc_curves(table)}
-    for name, own in (("really damaged", slice(0, 250)), ("all real", slice(0, 400))):
-        for fpr, found in zip(curves[name]["fpr"], curves[name]["tpr"], strict=True):
-            assert found == pytest.approx(tpr_at_fpr(score[own], score[400:], fpr)), fpr
-    drawing = plots.svg(plots.roc, "ROC", list(curves.values()))
-    assert plots.svg(plots.roc, "ROC", list(curves.values())) == drawing  # the same in every run
 
 
 def test_bins_count_every_photo_and_missing_curves_say_why(
@@ -189,13 +179,10 @@ def test_photos_that_changed_or_cannot_be_read_are_not_shown(
     (photos / "missed.png").write_bytes(b"no photo")
     (photos.parent / "secret.png").write_bytes((photos / "real0.png").read_bytes())
     report = report_of(predictions.replace("real0.png", "../secret.png"), manifest)
-    examples = report.values["false_alarms"] + report.values["misses"]
-    assert [examples[0]["file_name"], report.values["misses"][0]["file_name"]] == [
-        "accused.png",
-        "missed.png",
-    ]
+    alarms, misses = report.values["false_alarms"], report.values["misses"]
+    assert (alarms[0]["file_name"], misses[0]["file_name"]) == ("accused.png", "missed.png")
     named = {"accused.png", "missed.png", "../secret.png"}
-    assert {row["file_name"] for row in examples if row["note"]} == named
+    assert {row["file_name"] for row in alarms + misses if row["note"]} == named
     assert report_page(report).count('alt="the photo"') == 12 - 3
 
 
@@ -212,7 +199,6 @@ def test_photos_that_two_models_order_differently_are_found_on_any_scale(
     first = moved.iloc[0]
     assert (first["file_name"], bool(first["nearer"])) == ("photo190.jpg", True)
     assert (first["rank"], first["rank_b"]) == pytest.approx((1 / 200, 1.0))
-    assert a["file_name"].isin(most_moved(a, a.assign(score=3 * score), 200)["file_name"]).all()
 
 
 def test_a_comparison_shows_the_photos_where_they_are_found(
@@ -234,29 +220,21 @@ def test_a_comparison_shows_the_photos_where_they_are_found(
     assert len(images(page.read_text())) == 12
 
 
-def images(page: str) -> list[str]:
-    return re.findall(r'<img src="([^"]*)"', page)
-
-
-@pytest.fixture(scope="module")
-def leaking(write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Synthetic photos of a source of their own, one group in two splits, and a mask that marks
-    nothing."""
-    root = write_set(tmp_path_factory.mktemp("page") / "set", 8)
+def test_an_audit_page_shows_problems_and_pictures_and_loads_nothing(
+    write_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of synthetic photos with a source of their own, one group in two splits, and a mask that
+    marks nothing."""
+    root = write_set(tmp_path / "set", 8)
     table = read_manifest(root).table
     table["source"] = table["source"].where(table["label"] == "real", "<b>generated</b>")
     table.loc[0, "split"] = "test"
     write_manifest(root, table)
     with Image.open(root / "masks/02_ai_region.png") as mask:
-        Image.fromarray(np.zeros_like(np.asarray(mask))).save(root / "masks/02_ai_region.png")
-    return read_manifest(root)
-
-
-def test_an_audit_page_shows_problems_and_pictures_and_loads_nothing(
-    leaking: Manifest, tmp_path: Path
-) -> None:
-    audited = audit(leaking, workers=1)
-    page = audit_page(audited, leaking)
+        Image.new("L", mask.size).save(root / "masks/02_ai_region.png")
+    manifest = read_manifest(root)
+    audited = audit(manifest, workers=1)
+    page = audit_page(audited, manifest)
     assert not re.search(r"<script|<link|<iframe|https?://|url\(", page)
     assert audited.summary == "audit failed: source; 1 crossing; 1 mask empty"
     assert audited.summary in page
@@ -267,6 +245,5 @@ def test_an_audit_page_shows_problems_and_pictures_and_loads_nothing(
     assert len(urls) == 8 + 2 + 2
     with Image.open(io.BytesIO(base64.b64decode(urls[0].partition(",")[2]))) as image:
         assert max(image.size) <= 128
-    copy = Manifest(shutil.copytree(leaking.root, tmp_path / "set"), leaking.table)
-    (copy.root / audited.failed_tests[0].examples[0]).unlink()
-    assert 0 < len(images(audit_page(audited, copy))) < len(urls)
+    (root / audited.failed_tests[0].examples[0]).unlink()
+    assert 0 < len(images(audit_page(audited, manifest))) < len(urls)
