@@ -38,7 +38,7 @@ from realdamage.evaluation.figures import (
     tpr_at_fpr,
 )
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, PatchEvidence
+from realdamage.evaluation.predictions import PatchEvidence, predictions_table
 from realdamage.evaluation.slices import robustness_table, slice_table
 
 property_test = settings(max_examples=30, deadline=None, derandomize=True)
@@ -62,18 +62,16 @@ def classes(most: int) -> st.SearchStrategy[tuple[list[float], list[float]]]:
     return st.one_of(st.tuples(some, some), st.tuples(one, some), st.tuples(some, one), *constant)
 
 
-def table_of(negatives: list[float], positives: list[float], **columns: object) -> pd.DataFrame:
-    n = len(negatives) + len(positives)
-    empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
-    score = np.array([*negatives, *positives], dtype=np.float64)
-    return pd.DataFrame({**empty, "file_name": [f"{i}.jpg" for i in range(n)]}).assign(
-        label=["real"] * len(negatives) + ["synthetic"] * len(positives),
-        kind=["damaged"] * len(negatives) + ["ai_region"] * len(positives),
-        outcome="review",
-        score=score,
-        probability=1 / (1 + np.exp(-score)),
-        **columns,
-    )
+def table_of(negatives: list[float], positives: list[float], group: object = "") -> pd.DataFrame:
+    score, label = arrays(negatives, positives)
+    columns = {
+        "file_name": [f"{i}.jpg" for i in range(len(score))],
+        "label": np.where(label == 1, "synthetic", "real"),
+        "kind": np.where(label == 1, "ai_region", "damaged"),
+        "score": score,
+        "probability": 1 / (1 + np.exp(-score)),
+    }
+    return predictions_table(pd.DataFrame(columns).assign(outcome="review", group=group))
 
 
 def arrays(negatives: list[float], positives: list[float]) -> tuple[np.ndarray, np.ndarray]:

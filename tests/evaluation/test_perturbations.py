@@ -90,14 +90,6 @@ def test_both_halves_of_a_pair_get_the_same(
         assert 70 - reach <= columns.min() <= columns.max() < 110 + reach
 
 
-def test_a_recapture_shows_what_the_photo_showed(standard: dict[str, Perturbation]) -> None:
-    photo = marked()
-    found = standard["recapture"](photo, seed=0, key="a")
-    assert found.mask is not None
-    assert 0.75 < found.mask.sum() / photo.mask.sum() < 1
-    assert found.rgb[:3, :3].mean() < 90  # the viewer around the photo
-
-
 def test_every_suite_builds(standard: dict[str, Perturbation]) -> None:
     suites = {"standard": list(standard.values())}  # the others are one file each
     for path in (config_folder() / "robustness").glob("*.yaml"):

@@ -195,14 +195,12 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_empty(
 
 def test_a_limit_draws_whole_groups_of_both_classes(tmp_path: Path) -> None:
     """40 groups of an original and two edits; nothing is opened."""
-    places = [(group, part) for part in range(3) for group in range(40)]
     rows = [
-        {"file_name": f"{group}_{part}.png", "label": "synthetic" if part else "real"}
-        for group, part in places
+        {"file_name": f"{group}_{part}.png", "label": label, "group": f"g{group}"}
+        for part, label in enumerate(("real", "synthetic", "synthetic"))
+        for group in range(40)
     ]
-    table = with_known_columns(pd.DataFrame(rows)).assign(
-        group=[f"g{group}" for group, _ in places]
-    )
+    table = with_known_columns(pd.DataFrame(rows))
     many = Manifest(tmp_path, table)
     drawn = draw_photos(many, 31, seed=0).table
     assert sorted(drawn["group"].value_counts()) == [1, *10 * [3]]
@@ -219,19 +217,15 @@ def test_a_limit_draws_whole_groups_of_both_classes(tmp_path: Path) -> None:
         draw_photos(many, 1)
 
 
-@pytest.fixture
-def split_set(tmp_path: Path) -> Manifest:
+def test_training_photos_are_known_by_their_digest_and_scored_only_when_asked_for(
+    tmp_path: Path,
+) -> None:
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
     rows = [
         {"file_name": f"{row}.png", "label": "real", "split": split, "source": "abc"[row % 3]}
         for row, split in enumerate(splits)
     ]
-    return Manifest(tmp_path, with_known_columns(pd.DataFrame(rows)))
-
-
-def test_training_photos_are_known_by_their_digest_and_scored_only_when_asked_for(
-    split_set: Manifest,
-) -> None:
+    split_set = Manifest(tmp_path, with_known_columns(pd.DataFrame(rows)))
     training: dict[str, Any] = {"manifest_sha256": split_set.digest()}
     with pytest.raises(ConfigError, match="6 of these 10 photos") as caught:
         trained_on_note(split_set, split_set, training, None)
