@@ -44,11 +44,7 @@ def test_every_way_costs_what_it_does_on_paper(hundred: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "code"),
-    [
-        ({"label": "real"}, "one_class"),
-        ({"split": "train"}, "training_photos"),
-    ],
+    ("columns", "code"), [({"label": "real"}, "one_class"), ({"split": "train"}, "training_photos")]
 )
 def test_a_table_that_cannot_give_costs_is_refused(
     hundred: pd.DataFrame, columns: dict[str, str], code: str

@@ -14,12 +14,7 @@ from scipy.stats import binomtest
 
 from realdamage.data.vocabulary import LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.figures import (
-    photo_metrics,
-    reliability_table,
-    roc_curves,
-    tpr_at_fpr,
-)
+from realdamage.evaluation.figures import photo_metrics, reliability_table, roc_curves, tpr_at_fpr
 from realdamage.evaluation.slices import part_rows, robustness_table, slice_table
 
 Table = Callable[..., pd.DataFrame]

@@ -83,10 +83,7 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
 
 @pytest.mark.parametrize(
     ("label", "kind", "code"),
-    [
-        ("real", "damaged", "one_class"),
-        ("synthetic", "ai_region", "other_layout"),
-    ],
+    [("real", "damaged", "one_class"), ("synthetic", "ai_region", "other_layout")],
 )
 def test_predictions_of_another_set_are_refused(
     predictions_of: Callable[..., pd.DataFrame], label: str, kind: str, code: str

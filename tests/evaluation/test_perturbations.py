@@ -13,11 +13,7 @@ import yaml
 from realdamage.configuration import compose, config_folder, plain
 from realdamage.data.degradations import Jpeg
 from realdamage.errors import ConfigError
-from realdamage.evaluation.perturbations import (
-    Perturbation,
-    Pixels,
-    suite_from_config,
-)
+from realdamage.evaluation.perturbations import Perturbation, Pixels, suite_from_config
 
 RGB = npt.NDArray[np.uint8]
 PhotoFactory = Callable[[int, int, int], RGB]
@@ -122,10 +118,7 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
         ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*Did you mean 'quality'"),
         ({"step": "jpeg"}, r"steps\[0\]\.quality"),
         ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: .*1\.\.100"),
-        (
-            {"step": "resize", "scale": 0.5, "filter": "cubic"},
-            r"steps\[0\]\.filter=cubic",
-        ),
+        ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"steps\[0\]\.filter=cubic"),
     ],
 )
 def test_a_wrong_step_is_named(step: Any, where: str) -> None:

@@ -112,11 +112,7 @@ def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(
     ],
 )
 def test_another_file_is_refused(
-    tmp_path: Path,
-    read: Callable[[Path], pd.DataFrame],
-    name: str,
-    text: str | None,
-    code: str,
+    tmp_path: Path, read: Callable[[Path], pd.DataFrame], name: str, text: str | None, code: str
 ) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)

@@ -14,12 +14,7 @@ from sklearn.metrics import roc_auc_score
 from realdamage.data.bootstrap import share_interval
 from realdamage.evaluation.figures import photo_metrics, tpr_at_fpr
 from realdamage.evaluation.predictions import predictions_table
-from realdamage.evaluation.slices import (
-    OTHERS,
-    robustness_table,
-    slice_table,
-    strictest_source,
-)
+from realdamage.evaluation.slices import OTHERS, robustness_table, slice_table, strictest_source
 
 
 def photos(n: int, label: str, mean: float = 0.0, **columns: object) -> pd.DataFrame:

@@ -87,11 +87,7 @@ class Comparison:
 
 
 def compare_models(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    *,
-    names: tuple[str, str] = ("A", "B"),
-    n_boot: int = DRAWS,
+    a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str] = ("A", "B"), n_boot: int = DRAWS
 ) -> Comparison:
     """Compares two predictions tables on the rows they share, by file name and perturbation.
 
