@@ -7,7 +7,6 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,21 +16,17 @@ import nbformat
 import pytest
 
 from realdamage import Detector
-from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Calibration, Policy
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.core.detector import PACKAGED_MODEL
+from realdamage.core.model_file import read_model_file
+from realdamage.data.manifest import read_manifest
+from realdamage.evaluation.calibration import calibrate_model
 from realdamage.evaluation.costs import Costs, cost_report
+from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.perturbations import suite_from_config
-from realdamage.evaluation.predictions import (
-    clean,
-    read_predictions,
-    score_manifest,
-    write_predictions,
-)
+from realdamage.evaluation.predictions import clean, read_predictions, write_predictions
 from realdamage.evaluation.robustness import ModelFile, Suite, all_figures
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT / "src" / "realdamage" / "core" / "reference.onnx"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 JPEG = {"jpeg_50": {"title": "JPEG 50", "steps": [{"step": "jpeg", "quality": 50}]}}
 
@@ -58,10 +53,10 @@ def evaluated(
     write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Evaluated:
     root = tmp_path_factory.mktemp("evaluated")
-    photos, model, folder = write_set(root / "photos", 8), root / "model.onnx", root / "evaluation"
-    write_manifest(photos, read_manifest(photos).table.assign(split="test"))
+    photos = write_set(root / "photos", 8, splits=False)
+    model, folder = root / "model.onnx", root / "evaluation"
     manifest = read_manifest(photos)
-    calibrate(manifest, model)
+    calibrate_model(PACKAGED_MODEL, manifest, Targets(fpr=0.25, miss=0.25), output=model)
     suite = suite_from_config({"perturbations": JPEG})
     scored = Suite(ModelFile(model), manifest, suite, folder, "model")
     scored.score(threads=1, workers=1)
@@ -71,18 +66,6 @@ def evaluated(
     write_predictions(folder / "predictions.csv", scored.predictions)
     (folder / "metrics.json").write_text(json.dumps(metrics | {"run": run}))
     return Evaluated(photos, model, folder)
-
-
-def calibrate(photos: Manifest, target: Path) -> None:
-    """Thresholds between the scores, so that each outcome occurs."""
-    graph, metadata, _ = read_model_file(REFERENCE)
-    scores = score_manifest(Detector.load(REFERENCE, threads=1), photos)[0]["score"]
-    t_real, middle, t_synthetic = scores.quantile([0.25, 0.5, 0.75])
-    slope = 2 / (t_synthetic - t_real)
-    calibration = Calibration(prior=0.5, slope=slope, intercept=-slope * middle)
-    used = {"real": 10, "damaged": 5, "synthetic": 14}
-    policy = Policy(t_synthetic, t_real, fpr=0.25, miss=0.25, negatives="real", photos=used)
-    write_model_file(target, graph, replace(metadata, calibration=calibration, policy=policy))
 
 
 @pytest.fixture
@@ -116,11 +99,10 @@ def execute(
 
 def run_cell(cell: nbformat.NotebookNode, names: dict[str, Any]) -> Any:
     """Returns the value of the last line, which a notebook would show."""
-    *lines, last = ast.parse(cell.source).body
-    if not isinstance(last, ast.Expr):
-        lines, last = [*lines, last], ast.parse("None").body[0]
-    exec(compile(ast.Module(lines, []), "cell", "exec"), names)
-    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    module = ast.parse(cell.source)
+    last = module.body.pop() if isinstance(module.body[-1], ast.Expr) else None
+    exec(compile(module, "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else None
 
 
 @pytest.mark.slow
