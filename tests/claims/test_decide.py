@@ -9,24 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.claims.decide import (
-    Claim,
-    ClaimPhoto,
-    Duplicate,
-    ListingPhoto,
-    decide,
-)
+from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto, decide
 from realdamage.claims.policy import (
     RECOMMENDATIONS,
     ClaimPolicy,
-    Recommendation,
     Rules,
     message_to_buyer,
 )
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.verdict import Reason, Verdict
 from realdamage.photo_pairs import Change, Comparison
-from realdamage.phrases import in_english, phrase
+from realdamage.phrases import phrase
 from realdamage.provenance import CameraFacts, Finding, Provenance
 
 MODEL: dict[str, Any] = {"demo": False, "calibrated": True, "guarantee": None}
@@ -139,7 +132,7 @@ def test_each_finding_has_its_rule_which_can_be_edited(
         assert decide([found, ALIKE], (), policy, MODEL)[0] == wanted
 
 
-def test_reasons_are_ordered_made_of_phrases_and_accuse_nobody() -> None:
+def test_reasons_are_ordered_and_no_text_accuses_anybody() -> None:
     photos = [found for _, found, _ in FOUND]
     model = MODEL | {"guarantee": PROMISE}
     recommendation, reasons = decide(photos, [CUT_OFF], ClaimPolicy(), model)
@@ -147,20 +140,14 @@ def test_reasons_are_ordered_made_of_phrases_and_accuse_nobody() -> None:
     rules = [getattr(Rules(), reason.code, "approve") for reason in reasons[:-1]]
     weights = [RECOMMENDATIONS.index(rule) for rule in rules]
     assert weights == sorted(weights, reverse=True)
-    assert all(in_english(reason.phrases) == reason.sentence for reason in reasons)
     text = " ".join(reason.sentence for reason in reasons).lower()
     assert [word for word in (*ACCUSING, "buyer") if f" {word}" in text] == []
-
-
-@pytest.mark.parametrize("whole_item", [False, True])
-@pytest.mark.parametrize("recommendation", RECOMMENDATIONS)
-def test_the_text_for_the_buyer_accuses_nobody(
-    recommendation: Recommendation, whole_item: bool
-) -> None:
-    message = message_to_buyer(recommendation, whole_item=whole_item)
-    words = set(message["en"].lower().replace(",", " ").replace(".", " ").split())
-    assert words.isdisjoint((*ACCUSING, "ai", "synthetic", "genuine"))
-    assert not any(word in message["zh"] for word in ("合成", "真实"))
+    for one in RECOMMENDATIONS:
+        for whole_item in (False, True):
+            message = message_to_buyer(one, whole_item=whole_item)
+            words = set(message["en"].lower().replace(",", " ").replace(".", " ").split())
+            assert words.isdisjoint((*ACCUSING, "ai", "synthetic", "genuine"))
+            assert not any(word in message["zh"] for word in ("合成", "真实"))
 
 
 @pytest.mark.parametrize(
@@ -183,20 +170,20 @@ def test_the_text_for_the_buyer_accuses_nobody(
             ["listing_photo_itself"],
         ),
         (
-            [compared(comparison("same_capture", 0.02), duplicates=seen("C-1"))],
+            [
+                compared(
+                    comparison("same_capture", 0.02),
+                    duplicates=(*seen("C-1"), *seen("C-1"), *seen("C-2")),
+                )
+            ],
             "escalate",
-            ["same_capture_changed", "reused_in_other_claim"],
+            ["same_capture_changed", *["reused_in_other_claim"] * 2],
         ),
         # Shops show a picture with and without their logo.
         (
             [compared(comparison("same_capture"), comparison("same_capture", 0.05))],
             "ask_photo",
             ["listing_photo_itself"],
-        ),
-        (
-            [photo(duplicates=(*seen("C-1"), *seen("C-1"), *seen("C-2")))],
-            "escalate",
-            ["reused_in_other_claim", "reused_in_other_claim"],
         ),
     ],
 )
@@ -213,24 +200,19 @@ def test_too_few_photos_counts_readable_ones_and_listing_errors_are_notes() -> N
     assert decide([photo(), photo()], [CUT_OFF], policy, MODEL)[0] == "approve"
 
 
-@pytest.mark.parametrize(
-    ("photos", "whole_item"),
-    [
-        ([UNLIKE], True),
-        ([UNLIKE, photo(error="a.jpg: cut off")], False),
-        ([UNLIKE, photo(duplicates=seen("C-1"))], False),
-    ],
-)
-def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing(
-    photos: list[ClaimPhoto], whole_item: bool
-) -> None:
-    policy = ClaimPolicy()
-    recommendation, reasons = decide(photos, (), policy, MODEL)
-    claim = Claim("C", "", "", tuple(photos), (), recommendation, reasons, policy, MODEL, {})
-    asked = message_to_buyer("ask_photo", whole_item=True)
-    assert (claim.message_to_buyer == asked) == whole_item
+def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing() -> None:
+    policy, asked = ClaimPolicy(), message_to_buyer("ask_photo", whole_item=True)
     assert "whole item" in asked["en"]
     assert "商品整体" in asked["zh"]
+    for more, whole_item in (
+        ((), True),
+        ((photo(error="a.jpg: cut off"),), False),
+        ((photo(duplicates=seen("C-1")),), False),
+    ):
+        photos = (UNLIKE, *more)
+        recommendation, reasons = decide(photos, (), policy, MODEL)
+        claim = Claim("C", "", "", photos, (), recommendation, reasons, policy, MODEL, {})
+        assert (claim.message_to_buyer == asked) == whole_item
 
 
 ESCALATES = ClaimPolicy(rules=replace(Rules(), verdict_synthetic="escalate"))
@@ -262,11 +244,11 @@ def test_what_a_verdict_alone_may_do(
     assert decided(declared, **model)[0] == "escalate"
 
 
-@pytest.mark.parametrize(("photos", "bound"), [(3, "9%"), (40, "100%")])
-def test_the_bound_of_a_claim_is_photos_times_alpha(photos: int, bound: str) -> None:
+def test_the_bound_of_a_claim_is_photos_times_alpha() -> None:
     model = MODEL | {"guarantee": PROMISE}
-    reason = decide([photo()] * photos, (), ClaimPolicy(), model)[1][-1]
-    assert reason.code == "false_alarm_bound"
-    values = {name: value for one in reason.phrases for name, value in one.values.items()}
-    expected = {"photos": str(photos), "bound": bound, "share": "3%", "confidence": "95%"}
-    assert expected.items() <= values.items()
+    for photos, bound in ((3, "9%"), (40, "100%")):
+        reason = decide([photo()] * photos, (), ClaimPolicy(), model)[1][-1]
+        assert reason.code == "false_alarm_bound"
+        values = {name: value for one in reason.phrases for name, value in one.values.items()}
+        expected = {"photos": str(photos), "bound": bound, "share": "3%", "confidence": "95%"}
+        assert expected.items() <= values.items()
