@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,21 @@ from realdamage.errors import RealDamageError, UsageError
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A store with rows in some tables, and a tenant's."""
-    store = tmp_path / "store"
-    for home, count in ((store, 7), (store / "tenants" / "north", 2)):
+def review(claim_id: str) -> Review:
+    names = ("photo_sha256", "decision", "damage", "file_name", "note", "reviewer", "key_name")
+    texts = dict.fromkeys((*names, "model_version", "decided_at"), "x")
+    return Review(claim_id=claim_id, outcome=None, score=0.5, **texts)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with rows in some tables, and a tenant's; tests must not change it."""
+    folder = tmp_path_factory.mktemp("move") / "store"
+    for home, count in ((folder, 7), (folder / "tenants" / "north", 2)):
         home.mkdir(parents=True)
         database = Database(home / FILE_NAME)
-        for number in range(count):
-            with database.transaction() as session:
+        with database.transaction() as session:
+            for number in range(count):
                 claim_id = f"C-{number}"
                 about = {"claim_id": claim_id, "number": 1, "seen": "2026", "coarse": -number}
                 digests = {"sha256": bytes([number]) * 32, "fine": b"\0" * 32}
@@ -44,16 +51,14 @@ def folder(tmp_path: Path) -> Path:
                 delivery = {"url": "https://x", "event": "e", "body": "裂", "created": 0.1}
                 session.add(Delivery(claim_id=claim_id, **delivery))
                 database.record(session, {"event": "noted", "claim_id": claim_id})
-        with database.transaction() as session:
             session.add(Setting(name="retention_checked", value=0.25))
         database.close()
-    return store
+    return folder
 
 
-def review(claim_id: str) -> Review:
-    names = ("photo_sha256", "decision", "damage", "file_name", "note", "reviewer", "key_name")
-    texts = dict.fromkeys((*names, "model_version", "decided_at"), "x")
-    return Review(claim_id=claim_id, outcome=None, score=0.5, **texts)
+@pytest.fixture
+def folder(store: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(store, tmp_path / "store")
 
 
 def rows(database: Database) -> dict[str, list[tuple[Any, ...]]]:
@@ -95,20 +100,16 @@ def test_all_rows_are_moved_and_the_tables_go_on(
     assert caught.value.code == "no_store"
 
 
-@pytest.mark.parametrize("where", ["copying", "setting aside"])
+@pytest.mark.parametrize(("where", "step"), [(move, "follow_chain"), (Path, "rename")])
 def test_a_move_that_was_killed_is_repeated(
-    folder: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch, where: str
+    folder: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch, where: Any, step: str
 ) -> None:
-    url = postgres.new_url()
-
-    def die(*given: Any, **options: Any) -> Any:
+    def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    url = postgres.new_url()
     with monkeypatch.context() as patch:
-        if where == "copying":
-            patch.setattr(move, "follow_chain", die)
-        else:
-            patch.setattr(Path, "rename", die)
+        patch.setattr(where, step, die)
         with pytest.raises(KeyboardInterrupt):
             move.move_store(folder, url)
     assert (folder / FILE_NAME).exists()
@@ -129,14 +130,13 @@ def test_a_target_with_other_rows_and_a_store_in_use_are_left_alone(
     assert sum(map(len, rows(other).values())) == 1
     other.close()
     (folder / "workers").mkdir()
-    unused = postgres.new_url()
     with (
         (folder / "workers" / "a").open("wb") as file,
         locked(file),
-        pytest.raises(UsageError) as refused,
+        pytest.raises(UsageError) as caught,
     ):
-        move.move_store(folder, unused)
-    assert refused.value.code == "store_in_use"
+        move.move_store(folder, postgres.new_url())
+    assert caught.value.code == "store_in_use"
     assert (folder / FILE_NAME).exists()
     assert not (folder / ELSEWHERE).exists()
 
