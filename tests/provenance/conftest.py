@@ -18,6 +18,7 @@ from PIL import Image
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
 SPACES = {
     "TC260": "http://www.tc260.org.cn/ns/AIGC/1.0/",
+    "ai": "http://www.tc260.org.cn/ns/AIGC/1.0/",  # prefixes vary
     "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
     "xmp": "http://ns.adobe.com/xap/1.0/",
     "photoshop": "http://ns.adobe.com/photoshop/1.0/",

@@ -32,7 +32,7 @@ DRAWN = {"nodes": [{"id": 1, "type": "KSampler"}, {"id": 2, "type": "SaveImage"}
 IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 ANY_PLACE = ["at byte", "TIFF"]
 ASCII_LABEL = {0x9286: b"ASCII\x00\x00\x00" + WRAPPED.encode()}
-LABEL_ELEMENT = f"<TC260:AIGC>{ESCAPED}</TC260:AIGC>"
+LABEL_ELEMENT = f"<ai:AIGC>{ESCAPED}</ai:AIGC>"
 UNICODE_PARAMETERS = {0x9286: b"UNICODE\x00" + PARAMETERS.encode("utf-16-be")}
 
 Build = Callable[[Any], bytes]
