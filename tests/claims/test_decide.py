@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 
 from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto, decide
-from realdamage.claims.policy import (
-    RECOMMENDATIONS,
-    ClaimPolicy,
-    Rules,
-    message_to_buyer,
-)
+from realdamage.claims.policy import RECOMMENDATIONS, ClaimPolicy, Rules, message_to_buyer
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.verdict import Reason, Verdict
 from realdamage.photo_pairs import Change, Comparison

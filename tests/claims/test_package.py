@@ -20,13 +20,7 @@ from PIL import ImageFile
 
 from realdamage.claims import EvidenceLog, judge_claim, package, write_evidence
 from realdamage.claims.database import Case, Database, Decision
-from realdamage.claims.package import (
-    Authority,
-    CaseRow,
-    make_package,
-    read_thresholds,
-    totals,
-)
+from realdamage.claims.package import Authority, CaseRow, make_package, read_thresholds, totals
 from realdamage.claims.secret import Secret
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
@@ -89,9 +83,7 @@ def authority(tmp_path: Path) -> LocalAuthority:
 
 @pytest.fixture(scope="module")
 def evidence(
-    claim_photo: Callable[..., bytes],
-    detector: Detector,
-    tmp_path_factory: pytest.TempPathFactory,
+    claim_photo: Callable[..., bytes], detector: Detector, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with the evidence of C-1 and C-2, and log.jsonl over both; tests must not change
     it."""

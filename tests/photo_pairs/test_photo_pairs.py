@@ -16,14 +16,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from realdamage.commands.cli import main
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import PhotoError
-from realdamage.photo_pairs import (
-    Comparison,
-    Prepared,
-    compare,
-    draw_comparison,
-    features,
-    prepare,
-)
+from realdamage.photo_pairs import Comparison, Prepared, compare, draw_comparison, features, prepare
 
 RGB = npt.NDArray[np.uint8]
 # A tear in the middle of the scene: (left, top, right, bottom).
@@ -222,9 +215,7 @@ def test_the_change_map_and_the_drawing_are_warm_on_the_damage_only(
 
 
 def test_unrelated_plain_and_identical_photos(
-    listing: Image.Image,
-    painted_copy: Comparison,
-    monkeypatch: pytest.MonkeyPatch,
+    listing: Image.Image, painted_copy: Comparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched = []
     find = features.find_features

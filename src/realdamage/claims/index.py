@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -195,7 +196,8 @@ class ClaimIndex:
                 of = f"photo {row.number}"
                 one = Duplicate(name, of, row.claim_id, bits, is_exact, row.seen, mirrored)
                 found.append((one, row.id < first))
-        found.sort(key=lambda pair: _nearest_first(pair[0]))
+        nearest_first = attrgetter("distance", "seen", "claim_id", "of")
+        found.sort(key=lambda pair: (not pair[0].exact, nearest_first(pair[0])))
         counted = (one for one, earlier in found if self._counts(one.claim_id, earlier))
         return tuple(itertools.islice(counted, _MOST))
 
@@ -234,10 +236,6 @@ class ClaimIndex:
     def close(self) -> None:
         """Close the connections of all threads; none may be in use."""
         self.database.close()
-
-
-def _nearest_first(one: Duplicate) -> tuple[bool, int, str, str, str]:
-    return not one.exact, one.distance, one.seen, one.claim_id, one.of
 
 
 def _near(session: Session, hashes: Sequence[PhotoHash]) -> set[int]:
