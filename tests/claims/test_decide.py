@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto, decide
@@ -32,7 +31,7 @@ def verdict(outcome: str = "real", *codes: str, side: int = 800) -> Verdict:
         outcome=outcome,  # type: ignore[arg-type]
         score=1.5,
         probability=0.5,
-        heatmap=np.zeros((2, 2), np.float32),
+        heatmap=None,
         cell=16,
         regions=(),
         reasons=tuple(Reason(code, f"Sentence of {code}.") for code in codes),
@@ -55,16 +54,21 @@ def provenance(declared: str = "none", thumbnail: str = "none") -> Provenance:
 def comparison(
     outcome: str, changed: float = 0.0, *, overlap: float = 0.9, agreement: float = 0.99
 ) -> Comparison:
-    changes = (Change((0, 0, 9, 9), 0.4),) if changed else ()
-    shares = (overlap, agreement, changed)
-    digests = ("0" * 64, "2" * 64)
-    return Comparison(outcome, 50, 60, *shares, changes, None, None, (), *digests, 800, 800)  # type: ignore[arg-type]
+    return Comparison(
+        outcome,  # type: ignore[arg-type]
+        overlap=overlap,
+        agreement=agreement,
+        changed=changed,
+        changes=(Change((0, 0, 9, 9), 0.4),) if changed else (),
+        claim_sha256="0" * 64,
+        listing_sha256="2" * 64,
+    )
 
 
 def photo(**facts: Any) -> ClaimPhoto:
     plain = {"name": "a.jpg", "verdict": verdict(), "provenance": provenance(), "error": ""}
-    given = {"comparisons": (), "duplicates": (), "sha256": "0" * 64, **facts}
-    return ClaimPhoto(**{**plain, **given})
+    plain |= {"comparisons": (), "duplicates": (), "sha256": "0" * 64}
+    return ClaimPhoto(**plain | facts)
 
 
 def compared(*found: Comparison, **facts: Any) -> ClaimPhoto:
@@ -210,9 +214,6 @@ def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing() -> N
         assert (claim.message_to_buyer == asked) == whole_item
 
 
-ESCALATES = ClaimPolicy(rules=replace(Rules(), verdict_synthetic="escalate"))
-
-
 @pytest.mark.parametrize(
     ("model", "photos", "limit", "expected"),
     [
@@ -228,13 +229,13 @@ ESCALATES = ClaimPolicy(rules=replace(Rules(), verdict_synthetic="escalate"))
 def test_what_a_verdict_alone_may_do(
     model: dict[str, Any], photos: int, limit: float | None, expected: str
 ) -> None:
-    policy = replace(ESCALATES, escalate_up_to=limit)
+    rules = replace(Rules(), verdict_synthetic="escalate")
+    policy = ClaimPolicy(rules=rules, escalate_up_to=limit)
     given = [photo(verdict=verdict("synthetic")), *[photo()] * (photos - 1)]
     recommendation, reasons = decide(given, (), policy, MODEL | model)
     assert recommendation == expected
-    assert any(one.template.startswith("held_") for one in reasons[0].phrases) == (
-        expected == "review"
-    )
+    held = any(one.template.startswith("held_") for one in reasons[0].phrases)
+    assert held == (expected == "review")
     declared = photo(verdict=verdict("synthetic"), provenance=provenance("ai_generated"))
     assert decided(declared, **model)[0] == "escalate"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -129,9 +130,8 @@ def test_a_purge_lets_others_write_in_between(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
-        photo = hashed(bytes([number]) * 32, number, number)
-        seen = "2026-01-01T00:00:00+00:00" if number == 4 else "2020-01-01T00:00:00+00:00"
-        index.add_fingerprints(f"C-{number}", [photo], seen=seen)
+        seen = SEEN if number == 4 else "2020-01-01T00:00:00+00:00"
+        index.add_fingerprints(f"C-{number}", [hashed(bytes([number]) * 32, number)], seen=seen)
     left: list[int] = []
     transaction = Database.transaction
 
@@ -159,12 +159,12 @@ def test_neither_names_nor_pixels_are_kept(index: Index, claim_photo: Photo) -> 
     assert sqlite3.connect(index.database.path).execute(query).fetchall() == [(800,)]
 
 
-def hashed(fine: bytes, coarse: int, number: int = 0) -> Fingerprint:
+def hashed(fine: bytes, coarse: int) -> Fingerprint:
     """A photo of these hashes; its mirror is far away."""
     small = np.full(768, 768**-0.5, np.float32)
     found = PhotoHash(np.uint64(coarse), np.frombuffer(fine, "<u8").astype(np.uint64), small)
     mirror = found._replace(coarse=~found.coarse, fine=~found.fine)
-    return Fingerprint(f"{number:064x}", found, mirror)
+    return Fingerprint(hashlib.sha256(fine + b"%d" % coarse).hexdigest(), found, mirror)
 
 
 def flipped(fine: bytes, bits: Sequence[int]) -> bytes:
@@ -183,12 +183,11 @@ def test_every_photo_within_the_radius_is_found_and_none_beyond(index: Index) ->
     spread = [start + bit for bit in range(16) for start in starts]
     sets = [spread[:count] for count in (0, 1, 11, 31, 32, 33)]
     sets += [[*spread[:22], *(start + 7 for start in starts[:10])]]
-    for count in (32, 33, 40):
-        sets += [rng.permutation(256)[:count].tolist() for _ in range(40)]
-    others = [hashed(flipped(fine, bits), coarse, number) for number, bits in enumerate(sets)]
-    others += [hashed(fine, coarse ^ bits, 900 + bits) for bits in (0xFFF, 0x1FFF)]
+    sets += [rng.permutation(256)[:count].tolist() for count in (32, 33, 40) for _ in range(40)]
+    others = [hashed(flipped(fine, bits), coarse) for bits in sets]
+    others += [hashed(fine, coarse ^ bits) for bits in (0xFFF, 0x1FFF)]
     index.add_fingerprints("C-1", others)
-    mine = hashed(fine, coarse, 999)
+    mine = hashed(fine, coarse)
     with index.database.reading() as session:
         found = _near(session, (mine.seen, mine.mirror))
     assert sum(most + 1 for _, _, most in BANDS) > FINE_RADIUS, "pigeonhole"
