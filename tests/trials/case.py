@@ -34,9 +34,9 @@ SECRET = "a-secret-of-the-webhook-target"
 POLICY = "cases: {undo_minutes: 0, near_hours: 200}\n"
 
 
-def packing_video(photos: Sequence[bytes]) -> bytes:
+def packing_video(photos: Sequence[bytes], size: tuple[int, int] = (640, 480)) -> bytes:
     """An H.264 video as of a phone over a packing table: each photo for a second, with metadata."""
-    data, size = io.BytesIO(), (640, 480)
+    data = io.BytesIO()
     tags = {"title": "packing", "creation_time": "2026-11-30T08:00:00Z", "make": "Table"}
     with av.open(data, "w", format="mp4", options={"movflags": "use_metadata_tags"}) as output:
         output.metadata.update(tags)
