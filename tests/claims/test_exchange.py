@@ -114,6 +114,7 @@ def test_a_file_that_was_changed_or_is_not_theirs_is_refused_and_nothing_changes
     changed = json.dumps(values | {"hashes": [["buyer", "0" * 64]]}).encode()
     assert refused(changed) == "exchange_signature"
     assert refused(by=other) == "exchange_signature"
+    assert refused(by=tmp_path / "north.key") == "exchange_key"
     assert refused(key=OTHER_KEY) == "exchange_other_key"
     for broken in (b"", b"[]", b"{", b"[" * 100_000, json.dumps({"signature": "zz"}).encode()):
         assert refused(broken) == "exchange_damaged"

@@ -63,6 +63,13 @@ def test_hundreds_of_broken_files_never_raise(files: Any) -> None:
         json.dumps(found.to_dict())
 
 
+def test_findings_are_limited(files: Any) -> None:
+    labels = [b'AIGC{"Label": "1", "ProduceID": "%d"}' % number for number in range(60)]
+    found = read_provenance(files.jpeg(*((0xFE, label) for label in labels)))
+    assert len(found.findings) == 50
+    assert "metadata_limit" in [note.code for note in found.notes]
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     for source in (b"", tmp_path / "none.jpg", 3):
         with pytest.raises(PhotoError):
