@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
 import subprocess
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import ImageFile
@@ -48,37 +51,52 @@ ess_cert_id_alg = sha256
 """
 
 
-class LocalAuthority:
-    """A time-stamp authority of `openssl ts`, without a server. ca: its certificate's issuer."""
+class LocalAuthority(BaseHTTPRequestHandler):
+    """A time-stamp authority of `openssl ts` in `folder`; ca.pem there is of its issuer."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.ca = folder, folder / "ca.pem"
+    folder: ClassVar[Path]
+
+    @classmethod
+    def openssl(cls, *words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=cls.folder, check=True, capture_output=True)
+
+    @classmethod
+    def make(cls, folder: Path) -> None:
+        cls.folder = folder
         (folder / "tsa.cnf").write_text(_TSA.format(folder=folder))
         (folder / "serial").write_text("01\n")
         key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout")
-        self.run("req", "-x509", *key, "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
-        self.run("req", "-new", *key, "tsa.key", "-out", "tsa.csr", "-subj", "/CN=Test TSA")
+        cls.openssl("req", "-x509", *key, "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
+        cls.openssl("req", "-new", *key, "tsa.key", "-out", "tsa.csr", "-subj", "/CN=Test TSA")
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "tsa.pem")
         extensions = ("-extfile", "tsa.cnf", "-extensions", "tsa")
-        self.run("x509", "-req", "-in", "tsa.csr", *signed, *extensions)
+        cls.openssl("x509", "-req", "-in", "tsa.csr", *signed, *extensions)
 
-    def run(self, *words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True)
-
-    def answer(self, query: bytes) -> bytes:
+    def do_POST(self) -> None:
+        query = self.rfile.read(int(self.headers["Content-Length"]))
         (self.folder / "query").write_bytes(query)
-        signer = ("-signer", "tsa.pem", "-inkey", "tsa.key")
-        asked = ("-queryfile", "query", "-out", "answer")
-        self.run("ts", "-reply", "-config", "tsa.cnf", "-section", "tsa_config", *signer, *asked)
-        return (self.folder / "answer").read_bytes()
+        (self.folder / "answer").write_text("<html>not found</html>")
+        if self.path == "/":
+            signer = ("-signer", "tsa.pem", "-inkey", "tsa.key", "-section", "tsa_config")
+            asked = ("-queryfile", "query", "-out", "answer")
+            self.openssl("ts", "-reply", "-config", "tsa.cnf", *signer, *asked)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write((self.folder / "answer").read_bytes())
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> LocalAuthority:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
-    (tmp_path / "tsa").mkdir()
-    return LocalAuthority(tmp_path / "tsa")
+    LocalAuthority.make(tmp_path_factory.mktemp("tsa"))
+    with HTTPServer(("127.0.0.1", 0), LocalAuthority) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield Authority(f"http://127.0.0.1:{server.server_port}", LocalAuthority.folder / "ca.pem")
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -117,20 +135,17 @@ def table_in(files: dict[str, bytes]) -> list[dict[str, str]]:
 def test_a_package_holds_everything_and_its_stamp_verifies(
     evidence: Path,
     log: Path,
-    authority: LocalAuthority,
+    authority: Authority,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     signing: Any,
 ) -> None:
     shutil.copytree(evidence / "C-2", tmp_path / "C-2")
     (tmp_path / "C-2" / "evidence.html").write_text("other")
     changed = row(tmp_path / "C-2", "1500", product="=1+1", paid=Decimal(900))
     rows = [row(evidence / "C-1", decision="refund"), changed, row(tmp_path / "gone")]
-    monkeypatch.setattr(Authority, "_ask", lambda _, query: authority.answer(query))
     out = tmp_path / "case.zip"
     given: dict[str, Any] = {"buyer": "B-7", "limits": read_thresholds(), "log": log}
-    stamp = Authority("https://tsa.example", authority.ca)
-    made = make_package(rows, out, **given, stamp=stamp)
+    made = make_package(rows, out, **given, stamp=authority)
     assert [line.split(":")[0] for line in made.problems] == ["C-2", "gone"]
     assert made.byte_count == out.stat().st_size
     assert made.stamped.startswith("20")
@@ -156,13 +171,14 @@ def test_a_package_holds_everything_and_its_stamp_verifies(
 
     out.unlink()
     (tmp_path / "other.pem").write_text(signing.authority)
-    for ca, answer in (
-        (tmp_path / "other.pem", authority.answer),
-        (authority.ca, lambda _: b"<html>not found</html>"),
+    for change in (
+        {"ca": tmp_path / "other.pem"},
+        {"url": f"{authority.url}/none"},
+        {"url": "http://127.0.0.1:1"},
     ):
-        monkeypatch.setattr(Authority, "_ask", lambda _, query, answer=answer: answer(query))
+        stamp = dataclasses.replace(authority, **change)
         with pytest.raises(RealDamageError) as caught:
-            make_package(rows, out, **given, stamp=Authority("https://tsa.example", ca))
+            make_package(rows, out, **given, stamp=stamp)
         assert caught.value.code == "timestamp"
     with pytest.raises(UsageError):
         Authority("file:///etc/passwd", authority.ca).stamp(b"head")
