@@ -17,6 +17,7 @@ from realdamage.commands.cli import main
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import PhotoError
 from realdamage.photo_pairs import Comparison, Prepared, compare, draw_comparison, features, prepare
+from realdamage.photo_pairs.persist import compare_regions, find_differing_damage
 
 RGB = npt.NDArray[np.uint8]
 # A tear in the middle of the scene: (left, top, right, bottom).
@@ -249,6 +250,55 @@ def test_a_large_rotated_photo() -> None:
     assert covers(found, DAMAGE) > 0.9
     assert found.change_map is not None
     assert found.change_map.shape == (140, 512)
+
+
+def scratched(picture: Image.Image) -> Image.Image:
+    """With a field of dark and bright lines in DAMAGE."""
+    copy = picture.copy()
+    draw = ImageDraw.Draw(copy)
+    left, top, right, bottom = DAMAGE
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=(60, 60, 60))
+    for step in range(0, right - left, 5):
+        line = (right - 1 - step, top, left + step, bottom - 1)
+        draw.line(line, fill=(230, 225, 220), width=2)
+    return copy
+
+
+def second_shot(picture: Image.Image) -> Image.Image:
+    """The same object a little lower and further right, brighter, under other noise."""
+    moved = Image.fromarray(np.roll(np.asarray(picture), (12, 7), axis=(1, 0)))
+    return shot(ImageEnhance.Brightness(moved).enhance(1.08), seed=9)
+
+
+@pytest.fixture(scope="module")
+def damaged() -> Prepared:
+    return prepare(saved(scratched(scene(1)), 95), "claim")
+
+
+def test_damage_in_one_photo_only_differs_and_damage_in_both_persists(damaged: Prepared) -> None:
+    intact, too = (
+        prepare(saved(second_shot(one), 95), "listing") for one in (scene(1), scratched(scene(1)))
+    )
+    (found,) = find_differing_damage(damaged, intact, [DAMAGE])
+    assert found.box == DAMAGE
+    assert found.inside < 0.4
+    assert found.around > 0.7
+    moved = np.add(DAMAGE, (12, 7, 12, 7))
+    assert np.abs(np.subtract(found.other_box, moved)).max() <= 2
+    assert found.to_dict()["other_box"] == list(found.other_box)
+    (compared,) = compare_regions(damaged, too, [DAMAGE])
+    assert compared.inside > 0.7
+    assert not compared.is_different
+
+
+def test_nothing_is_said_of_damage_where_nothing_can_be_compared(damaged: Prepared) -> None:
+    shown = second_shot(scene(1))
+    for other, boxes in (
+        (scene(2), [DAMAGE]),
+        (shown, []),
+        (shown.crop((200, 0, 320, 240)), [DAMAGE]),
+    ):
+        assert compare_regions(damaged, prepare(saved(other, 95), "listing"), boxes) == ()
 
 
 @pytest.mark.parametrize("bad", [b"<html>not found</html>", b"\xff\xd8\xff"])
