@@ -11,7 +11,6 @@ for choosing thresholds, the other half for reporting.
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from collections import defaultdict
@@ -25,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from scipy import ndimage
-from trial_table import share, write
+from trial_table import arguments, share, write
 
 from realdamage.core.decode import decode
 from realdamage.core.progress import track
@@ -269,13 +268,10 @@ def _row(kind: str, transformation: str, trials: pd.DataFrame) -> dict[str, Any]
 
 def main() -> int:
     """Runs the trial and writes its table; returns the exit code."""
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("listing_trial", description=__doc__, formatter_class=plain)
+    parser = arguments(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder with metadata.csv")
     parser.add_argument("--pairs", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--half", choices=HALVES, default="report", help="of the groups")
-    parser.add_argument("--csv", type=Path, required=True, help="file for the table")
     options = parser.parse_args()
     try:
         pairs = draw_pairs(read_manifest(options.photos), options.pairs, options.seed, options.half)

@@ -13,7 +13,6 @@ marked elsewhere. Half of the pairs are for choosing thresholds, half for report
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -24,7 +23,7 @@ import cv2
 import numpy as np
 from listing_trial import RGB, Mask, _damaged, _jpeg
 from PIL import Image
-from trial_table import share, write
+from trial_table import arguments, share, write
 
 from realdamage.core.decode import decode
 from realdamage.core.progress import track
@@ -140,12 +139,9 @@ def summarise(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 def main() -> int:
     """Runs the trial and writes its table; returns the exit code."""
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("persist_trial", description=__doc__, formatter_class=plain)
+    parser = arguments(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder with metadata.csv")
     parser.add_argument("--pairs", type=int, default=40, help="of each kind (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
-    parser.add_argument("--csv", type=Path, help="file for the table")
     options = parser.parse_args()
     trials: list[Trial] = []
     try:
