@@ -44,6 +44,7 @@ def credited(text: str) -> Any:
     return lambda f: f.xmp_jpeg(f"<photoshop:Credit>{text}</photoshop:Credit>")
 
 
+TOOL = 'xmp:CreatorTool="Adobe Firefly"'
 CREATOR = "<dc:creator><rdf:Seq><rdf:li>Midjourney</rdf:li></rdf:Seq></dc:creator>"
 
 
@@ -53,11 +54,7 @@ CREATOR = "<dc:creator><rdf:Seq><rdf:li>Midjourney</rdf:li></rdf:Seq></dc:creato
         (named(0x0131, "Midjourney v7"), "Software", "ai_generated"),
         (named(0x013B, "即梦"), "Artist", "ai_generated"),
         (lambda f: f.png((b"tEXt", b"Software\x00NovelAI")), "Software", "ai_generated"),
-        (
-            lambda f: f.xmp_jpeg("", 'xmp:CreatorTool="Adobe Firefly"'),
-            "CreatorTool",
-            "ai_generated",
-        ),
+        (lambda f: f.xmp_jpeg(attributes=TOOL), "CreatorTool", "ai_generated"),
         (credited("Made with Google AI"), "Credit", "ai_generated"),
         (credited("Edited with Google AI"), "Credit", "ai_edited"),
         (lambda f: f.xmp_jpeg(CREATOR), "creator", "ai_generated"),
