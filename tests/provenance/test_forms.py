@@ -180,13 +180,10 @@ GRAPH = json.dumps(NODES).encode()
 EDITING = json.dumps({**NODES, "5": {"class_type": "LoadImage"}}).encode()
 DRAWING = json.dumps(DRAWN).encode()
 SCALING = json.dumps({"nodes": [{"type": "ImageScale"}]}).encode()
+EDIT_RUN = f"{PARAMETERS}, Denoising strength: 0.4".encode()
 RECIPES: list[tuple[str, str, Build]] = [
     ("png_parameters", "ai_generated", chunk(b"tEXt", b"parameters\0" + PARAMETERS.encode())),
-    (
-        "png_parameters",
-        "ai_edited",
-        chunk(b"iTXt", itxt(b"parameters", f"{PARAMETERS}, Denoising strength: 0.4".encode())),
-    ),
+    ("png_parameters", "ai_edited", chunk(b"iTXt", itxt(b"parameters", EDIT_RUN))),
     ("png_parameters", "ai_generated", lambda f: f.exif_jpeg(f.tiff({}, UNICODE_PARAMETERS))),
     ("png_parameters", "ai_generated", chunk(b"tEXt", b'invokeai_metadata\0{"seed": 1}')),
     ("comfyui", "ai_generated", chunk(b"tEXt", b"prompt\0" + GRAPH)),
