@@ -116,26 +116,26 @@ def repeats(photos: Sequence[tuple[str, Fingerprint]]) -> list[Duplicate]:
 class ClaimIndex:
     """The hashes of photos in a database; use it in a `with`, or `close` it.
 
-    database: a path opens a SQLite file. counts(claim_id, earlier): whether photos of that claim
+    counts(claim_id, earlier): whether photos of that claim
     may be found; `earlier`: added before those of the claim that asks. adds: without, it only
     searches. Methods raise RealDamageError, naming the file.
     """
 
     def __init__(
         self,
-        database: Database | str | Path,
+        database: Database,
         *,
         counts: Callable[[str, bool], bool] = lambda _, earlier: True,
         adds: bool = True,
         exchange: ExchangeKey | None = None,
     ) -> None:
-        self.database = database if isinstance(database, Database) else Database(Path(database))
+        self.database = database
         self._counts, self._adds, self._exchange = counts, adds, exchange
 
     @classmethod
     def open(cls, path: str | Path) -> ClaimIndex:
         """The index in this file; refuses one that is not an index now, not during a claim."""
-        index = cls(path)
+        index = cls(Database(Path(path)))
         len(index)
         return index
 
@@ -160,8 +160,6 @@ class ClaimIndex:
         self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None
     ) -> int:
         """Remember the photos of a claim; returns how many were new. Old ones keep their time."""
-        if not claim_id:
-            raise UsageError("the index needs the claim_id of a claim")
         if not self._adds:
             return 0
         seen = seen or dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

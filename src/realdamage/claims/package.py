@@ -30,7 +30,7 @@ from realdamage.claims.secret import Secret
 from realdamage.claims.verify import VerifyReport, verify_evidence
 from realdamage.errors import ConfigError, MissingExtraError, RealDamageError, UsageError
 from realdamage.files import csv_line
-from realdamage.phrases import ATTACHED, phrases_in, printable, read_phrases
+from realdamage.phrases import in_language, printable, read_phrases
 
 LANGUAGES = ("zh", "en")
 _COLUMNS = (
@@ -368,12 +368,8 @@ def _read_evidence(row: CaseRow) -> dict[str, Any]:
 
 def _said(reason: Mapping[str, Any], language: str) -> str:
     """The sentence of a reason in a language; in English where a part is not known."""
-    texts, words = phrases_in(language), ""
     try:
-        for one in read_phrases(reason.get("phrases")):
-            part = texts[one.template].format(**one.values)
-            attached = not words or language == "zh" or part.startswith(ATTACHED)
-            words += part if attached else f" {part}"
+        words = in_language(read_phrases(reason.get("phrases")), language)
     except (KeyError, IndexError, ValueError):
         words = ""
     return words or str(reason["sentence"])
