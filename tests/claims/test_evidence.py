@@ -319,16 +319,18 @@ def test_a_claim_photo_is_decoded_once_and_names_are_cleaned(
     monkeypatch.setattr(
         tiles, "decode_contents", lambda *given: opened.append(given[1]) or decode(*given)
     )
-    names = ["a\u202egpj.exe", "line\nbreak.jpg", "\udc80.jpg", "", "x" * 300 + ".jpg"]
+    names = ["a\u202egpj.exe", "line\nbreak.jpg", "linebreak.jpg", "", "x" * 300 + ".jpg"]
     photos = [(name, claim_photo(seed, size=(160, 120))) for seed, name in enumerate(names)]
+    listings = [*photos[:2], ("cut.jpg", photos[0][1][:900])]
     with ClaimIndex.open(tmp_path / "claims.sqlite") as index:
-        claim = judge_claim(photos, detector=detector, listings=photos[:2], index=index)
+        claim = judge_claim(photos, detector=detector, listings=listings, index=index)
     shown = [photo.name for photo in claim.photos]
-    assert shown[:4] == ["agpj.exe", "linebreak.jpg", ".jpg", "photo 4"]
+    assert shown[:4] == ["agpj.exe", "linebreak.jpg", "linebreak.jpg (2)", "photo 4"]
     assert len(shown[4]) == 120
-    assert opened == [*shown, "listing photo", "listing photo"]
+    assert opened == [*shown, *["listing photo"] * 3]
+    assert [bool(listing.error) for listing in claim.listings] == [False, False, True]
     assert claim.claim_id.startswith("claim-20")
-    folder = write_evidence(claim, photos, photos[:2], tmp_path / "evidence").parent
+    folder = write_evidence(claim, photos, listings, tmp_path / "evidence").parent
     assert verify_evidence(folder).passed
 
 

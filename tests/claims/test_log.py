@@ -127,20 +127,24 @@ def test_a_torn_end_is_set_aside_and_the_chain_continues(
     assert log.recover() is False
 
 
-def test_an_end_that_cannot_be_set_aside_or_is_not_torn_stays(
+def test_a_full_disk_adds_nothing_and_a_changed_end_is_not_a_torn_one(
     log: EvidenceLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
     whole = log.path.read_bytes()
-    log.path.write_bytes(whole[:-20])
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", full)
-        with pytest.raises(RealDamageError) as caught:
-            log.recover()
-    assert caught.value.code == "log_unusable"
-    assert log.path.read_bytes() == whole[:-20]
+    for content, use in (
+        (whole[:-20], log.recover),
+        (whole, lambda: log.append({"event": "noted"})),
+    ):
+        log.path.write_bytes(content)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", full)
+            with pytest.raises(RealDamageError) as caught:
+                use()
+        assert caught.value.code == "log_unusable"
+        assert log.path.read_bytes() == content
     changed = whole.replace(b'"number":4', b'"number":5')
     log.path.write_bytes(changed)
     assert log.recover() is False
