@@ -7,7 +7,6 @@ import io
 import json
 import struct
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,15 +48,11 @@ def made(photo_factory: Callable[[int, int, int], RGB]) -> Made:
         with av.open(data, "w", format=form, options=options) as output:
             stream = output.add_stream("mjpeg", rate=10)
             stream.width, stream.height, stream.pix_fmt = 160, 120, "yuvj420p"
+            stream.bit_rate = 10_000_000
             output.metadata.update(tags or {})
-            for number, frame in enumerate(frames):
-                picture = io.BytesIO()
-                frame.save(picture, "JPEG", quality=92)
-                packet = av.Packet(picture.getvalue())
-                packet.stream, packet.time_base = stream, Fraction(1, 10)
-                packet.pts = packet.dts = number
-                packet.duration, packet.is_keyframe = 1, True
-                output.mux(packet)
+            for frame in frames:
+                output.mux(stream.encode(av.VideoFrame.from_image(frame)))
+            output.mux(stream.encode())
         return data.getvalue()
 
     return make
