@@ -116,9 +116,9 @@ def repeats(photos: Sequence[tuple[str, Fingerprint]]) -> list[Duplicate]:
 class ClaimIndex:
     """The hashes of photos in a database; use it in a `with`, or `close` it.
 
-    counts(claim_id, earlier): whether photos of that claim
-    may be found; `earlier`: added before those of the claim that asks. adds: without, it only
-    searches. Methods raise RealDamageError, naming the file.
+    counts(claim_id, earlier): whether photos of that claim may be found; `earlier`: added before
+    those of the claim that asks. adds: without, it only searches. Methods raise RealDamageError,
+    naming the file.
     """
 
     def __init__(
