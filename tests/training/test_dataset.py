@@ -73,20 +73,16 @@ def pairs(
     }
 
 
-@pytest.mark.parametrize(
-    ("shape", "degradations"),
-    [((150, 130), CLEAN), ((70, 200), HARSH), ((40, 50), HARSH)],
-    ids=["clean", "harsh", "small"],
-)
+@pytest.mark.parametrize("shape", [(70, 200), (40, 50)])
 def test_both_halves_get_the_same_crop_and_the_same_laundering(
-    tmp_path: Path, photo_factory, shape: tuple[int, int], degradations: Degradations
+    tmp_path: Path, photo_factory, shape: tuple[int, int]
 ) -> None:
     """Where an edit changed no pixel at all, its crops are those of the original to the last bit,
     noise included."""
     photo = photo_factory(*shape, 0)
     mask = np.zeros(shape, np.bool_)
     mask[10:30, 10:30] = True
-    original, edit = pairs(write_pair(tmp_path, photo, photo, mask), degradations)["tiles"]
+    original, edit = pairs(write_pair(tmp_path, photo, photo, mask), HARSH)["tiles"]
     np.testing.assert_array_equal(original, edit)
     assert len({tile.tobytes() for tile in original}) > 4  # and they are not all one crop
 
@@ -99,7 +95,7 @@ def test_patches_that_the_mask_does_not_touch_are_equal_and_those_it_fills_are_n
     mask = np.zeros((150, 130), np.bool_)
     mask[37:91, 41:99] = True
     edit = np.where(mask[..., None], 255 - photo, photo)
-    found = pairs(write_pair(tmp_path, photo, edit, mask), CLEAN, crops=200)
+    found = pairs(write_pair(tmp_path, photo, edit, mask), CLEAN, crops=100)
     real, synthetic = (tiles.reshape(-1, 4, 16, 4, 16, 3) for tiles in found["tiles"])
     changed = (real != synthetic).any(axis=-1).mean(axis=(2, 4))
     # 255 - x equals x nowhere, so the share of changed pixels is the share of painted ones.
@@ -116,7 +112,7 @@ def test_the_mask_follows_the_resizes(tmp_path: Path, photo_factory) -> None:
     shrink = Degradations(
         probability=1.0, resize=1.0, scale=(0.5, 0.95), blur=0, noise=0, jpeg=0, webp=0, double=0
     )
-    found = pairs(write_pair(tmp_path, photo, edit, mask), shrink, crops=200)
+    found = pairs(write_pair(tmp_path, photo, edit, mask), shrink, crops=100)
     real, synthetic = (tiles.reshape(-1, 4, 16, 4, 16, 3).astype(int) for tiles in found["tiles"])
     changed = (np.abs(real - synthetic) > 50).any(axis=-1).mean(axis=(2, 4))
     share = found["patch_share"][1]
@@ -143,7 +139,7 @@ def test_focus_places_crops_on_the_edit(tmp_path: Path, photo_factory) -> None:
 
 def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_path: Path) -> None:
     """Re-synthesised frames may come back smaller; brightness tells where in the photo a crop
-    lies."""
+    lies. Without a mask, the edit labels no tile but the photo."""
     slope = np.linspace(0, 250, 240).astype(np.uint8)[:, None, None]
     ramp = np.broadcast_to(slope, (240, 200, 3)).copy()
     small = np.asarray(Image.fromarray(ramp).resize((100, 120), Image.Resampling.BOX))
@@ -152,17 +148,10 @@ def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_p
     tiles = unit["tiles"].numpy().reshape(2, 30, 64, 64, 3)
     large, shrunk = (tiles[half].mean(axis=(1, 2, 3)) for half in (0, 1))
     assert np.corrcoef(large, shrunk)[0, 1] > 0.8
-    assert torch.isnan(unit["patch_share"][30:]).all()
-
-
-def test_an_edit_without_mask_labels_no_tile_but_the_photo(tmp_path: Path, photo_factory) -> None:
-    photo = photo_factory(128, 128, 4)
-    dataset = pair_dataset(write_pair(tmp_path, photo, 255 - photo, None), tiles_per_photo=3)
-    unit = dataset[0, 0]
     assert unit["photo_label"].tolist() == [0.0, 1.0]
-    assert unit["tile_label"][:3].tolist() == [0.0, 0.0, 0.0]
-    assert torch.isnan(unit["tile_label"][3:]).all()
-    assert torch.isnan(unit["patch_share"][3:]).all()
+    assert not unit["tile_label"][:30].any()
+    assert torch.isnan(unit["tile_label"][30:]).all()
+    assert torch.isnan(unit["patch_share"][30:]).all()
 
 
 def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(
@@ -275,6 +264,20 @@ class TestEpochSampler:
         assert len(set(drawn)) == 4000  # no unit is cut twice at the same place
         assert max(before for _, index, before in drawn if index == 1) == counts[1] - 1
 
+    def test_few_shards_are_open_at_a_time_and_epochs_differ(self) -> None:
+        shards = np.repeat(np.arange(8), 10)
+        sampler = EpochSampler(80, seed=0, shards=shards, mixed=2)
+        orders = []
+        for epoch in (0, 0, 1):
+            sampler.set_epoch(epoch)
+            orders.append([index for _, index, _ in sampler])
+            assert sorted(orders[-1]) == list(range(80))
+            read = shards[orders[-1]]
+            for place in range(80):
+                opened = set(read[:place]) & set(read[place:])
+                assert len(opened) <= 2
+        assert orders[0] == orders[1] != orders[2]
+
     @pytest.mark.parametrize(
         "options",
         [
@@ -386,7 +389,7 @@ def test_partners_share_a_last_save_from_the_first_epoch_on(tmp_path: Path, phot
     assert all(any(isinstance(step, Jpeg | Webp) for step in each.steps) for each in drawn)
 
 
-@pytest.mark.parametrize(("length", "processes"), [(4, 2), (5, 2), (1, 3)])
+@pytest.mark.parametrize(("length", "processes"), [(5, 2), (1, 3)])
 def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(
     length: int, processes: int
 ) -> None:
@@ -395,10 +398,7 @@ def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(
     seen = Counter(index for share in shares for index in share)
     del seen[-1]
     assert seen == dict.fromkeys(range(length), 1)
-
-
-def test_the_first_whole_photos_are_not_those_of_one_source() -> None:
-    """Manifests are sorted by source, and trainer.limit_val_batches takes the first photos."""
+    # Manifests are sorted by source, and trainer.limit_val_batches takes the first photos.
     order = list(WholePhotoSampler(1000))
     assert order == list(WholePhotoSampler(1000))
     quarters = Counter(index // 250 for index in order[:100])

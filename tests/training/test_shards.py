@@ -4,17 +4,14 @@ byte for byte."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
 from realdamage.commands import cli
 from realdamage.core.tiles import PixelSpec
@@ -36,26 +33,6 @@ def shards(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """`tiny_manifest` in shards, as the command writes them; tests must not change it."""
     out = tmp_path_factory.mktemp("shards") / "set"
     assert cli.main(["manifest", str(tiny_manifest), "--to-shards", str(out)]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 noisy photos, a fifth of them edits of the one before, in shards of 1 MiB."""
-    root = tmp_path_factory.mktemp("many")
-    rows = []
-    for index in range(100):
-        rng = np.random.default_rng(index)
-        pixels = rng.integers(0, 256, (160, 160, 3), dtype=np.uint8)
-        name = f"{index:03d}.png"
-        Image.fromarray(pixels).save(root / name)
-        row = {"file_name": name, "label": "real", "split": "train"}
-        if index % 5 == 4:
-            row |= {"label": "synthetic", "kind": "ai_whole", "pair": f"{index - 1:03d}.png"}
-        rows.append(row)
-    write_manifest(root, pd.DataFrame(rows).fillna(""))
-    out = root / "shards"
-    write_shards(read_manifest(root), out, shard_mib=1)
     return out
 
 
@@ -103,22 +80,17 @@ def test_a_foreign_reader_finds_originals_with_their_edits_and_masks(
     assert sorted(names) == sorted(files.table["file_name"])
 
 
-@pytest.mark.parametrize(("where", "workers"), [("folder", 0), ("url", 1)])
 def test_batches_from_shards_equal_those_from_files(
-    tiny_manifest: Path, shards: Path, where: str, workers: int, tmp_path: Path
+    tiny_manifest: Path, shards: Path, tmp_path: Path
 ) -> None:
-    """Byte for byte, and from a URL whose shards are copied when they are read."""
+    """Byte for byte, from a URL whose shards are copied when a worker reads them."""
     copies = tmp_path / "copies"
-    root: Path | str = shards
-    if where == "url":
-        root = f"filecache::file://{shards}"
-        fsspec.config.conf["filecache"] = {"cache_storage": str(copies)}
+    fsspec.config.conf["filecache"] = {"cache_storage": str(copies)}
     try:
-        loaders = [
-            module(each, workers=workers).train_dataloader() for each in (tiny_manifest, root)
-        ]
+        url = f"filecache::file://{shards}"
+        loaders = [module(tiny_manifest), module(url, workers=1)]
         compared = 0
-        for ours, theirs in zip(*loaders, strict=True):
+        for ours, theirs in zip(*(each.train_dataloader() for each in loaders), strict=True):
             assert ours.keys() == theirs.keys()
             for key in ("tiles", "patch_share", "tile_label", "photo_label", "photo_weight"):
                 assert ours[key].numpy().tobytes() == theirs[key].numpy().tobytes()
@@ -126,45 +98,16 @@ def test_batches_from_shards_equal_those_from_files(
         assert compared > 20
     finally:
         fsspec.config.conf.pop("filecache", None)
-    assert copies.is_dir() == (where == "url")
+    assert copies.is_dir()
 
 
-class TestMixedShards:
-    """Shards in a random order, a few at a time, and each process its own."""
-
-    def order(self, many: Path, mixed: int | None, rank: int, processes: int, epoch: int) -> Any:
-        manifest = read_shards(str(many)).select(split="train")
-        dataset = DamageDataModule(DataConfig(str(many), mixed_shards=mixed), SPEC, 3)
-        dataset._photos = type("Photos", (), {"manifest": manifest, "weights": None})()
-        dataset._process = lambda: (rank, processes)  # type: ignore[method-assign]
-        loader: Any = dataset.train_dataloader()
-        loader.sampler.set_epoch(epoch)
-        units = loader.dataset.units
-        keys = list(loader.sampler)
-        return keys, [int(manifest.shards.places[units[i, 1], 0]) for _, i, _ in keys]
-
-    def test_few_shards_are_open_at_a_time_and_epochs_differ(self, many: Path) -> None:
-        keys, shards = self.order(many, 2, 0, 1, 0)
-        count = max(shards) + 1
-        assert count >= 6
-        assert sorted(i for _, i, _ in keys) == list(range(80))
-        last_seen = {shard: place for place, shard in enumerate(shards)}
-        first_seen = {shard: shards.index(shard) for shard in last_seen}
-        for place in range(len(shards)):
-            opened = [s for s in last_seen if first_seen[s] <= place <= last_seen[s]]
-            assert len(opened) <= 2
-        again, _ = self.order(many, 2, 0, 1, 0)
-        other, _ = self.order(many, 2, 0, 1, 1)
-        assert again == keys
-        assert [i for _, i, _ in other] != [i for _, i, _ in keys]
-
-    def test_settings_that_cannot_go_with_it(self, tiny_manifest: Path) -> None:
-        with pytest.raises(ConfigError) as caught:
-            module(tiny_manifest, mixed_shards=2).train_dataloader()
-        assert caught.value.code == "no_shards"
-        for options in ({"mixed_shards": 0}, {"mixed_shards": 2, "balance": ["family"]}):
-            with pytest.raises(ConfigError, match=r"data\.mixed_shards"):
-                DataConfig("set", **options)
+def test_settings_that_cannot_go_with_mixed_shards(tiny_manifest: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        module(tiny_manifest, mixed_shards=2).train_dataloader()
+    assert caught.value.code == "no_shards"
+    for options in ({"mixed_shards": 0}, {"mixed_shards": 2, "balance": ["family"]}):
+        with pytest.raises(ConfigError, match=r"data\.mixed_shards"):
+            DataConfig("set", **options)
 
 
 class TestWriting:
@@ -186,9 +129,9 @@ class TestWriting:
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
     def test_a_set_with_a_broken_photo_leaves_no_index_and_can_be_written_later(
-        self, write_set: Callable[..., Path], tmp_path: Path
+        self, tiny_manifest: Path, tmp_path: Path
     ) -> None:
-        root = write_set(tmp_path / "photos", 16)
+        root = shutil.copytree(tiny_manifest, tmp_path / "photos")
         photo = root / "photos/02_ai_region.png"
         kept = photo.read_bytes()
         photo.unlink()
@@ -204,10 +147,8 @@ class TestWriting:
         write_shards(manifest, out)
         assert len(read_shards(str(out))) == 44
 
-    def test_exceptions_of_the_audit_come_along(
-        self, write_set: Callable[..., Path], tmp_path: Path
-    ) -> None:
-        root = write_set(tmp_path / "photos", 16)
+    def test_exceptions_of_the_audit_come_along(self, tiny_manifest: Path, tmp_path: Path) -> None:
+        root = shutil.copytree(tiny_manifest, tmp_path / "photos")
         table = read_manifest(root).table
         generated = table["source"].where(table["label"] == "real", "generated/x")
         write_manifest(root, table.assign(source=generated, part="photos"))
@@ -239,17 +180,16 @@ class TestBrokenShards:
     def test_a_broken_or_newer_index_is_refused(
         self, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Commands that need files refuse shards too."""
+        with pytest.raises(ManifestError) as caught:
+            read_dataset(shards)
+        assert caught.value.code == "shards"
         (tmp_path / "index.parquet").write_bytes(b"PAR1 and no more")
         monkeypatch.setattr("realdamage.data.shards._FORMAT", 0)
         for root in (tmp_path, shards, "nope://bucket/set"):
             with pytest.raises(ManifestError) as caught:
                 read_shards(str(root))
             assert caught.value.code == "bad_index"
-
-    def test_commands_that_need_files_say_so(self, shards: Path) -> None:
-        with pytest.raises(ManifestError) as caught:
-            read_dataset(shards)
-        assert caught.value.code == "shards"
 
 
 @pytest.mark.slow
