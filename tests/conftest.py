@@ -377,6 +377,22 @@ def tiny_manifest(write_set: WriteSet, made_once: Callable[..., Path]) -> Path:
     return made_once("tiny", lambda folder: write_set(folder / "photos")) / "photos"
 
 
+@pytest.fixture
+def with_table(tiny_manifest: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`with_table(change)`: a folder with the photos of `tiny_manifest` and the table that
+    `change(table)` returns."""
+
+    def write(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+        root = tmp_path / "set"
+        root.mkdir()
+        for name in ("photos", "masks"):
+            (root / name).symlink_to(tiny_manifest / name)
+        write_manifest(root, change(read_manifest(tiny_manifest).table))
+        return root
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def tiny_config(tiny_manifest: Path) -> TinyConfig:
     """`tiny_config(run_folder, "seed=1", …)`: the configuration of a small training run on

@@ -3,7 +3,6 @@ without a download."""
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from realdamage.core.pooling import Pooling, pool
 from realdamage.data.manifest import read_manifest
 from realdamage.errors import ModelFileError
 from realdamage.evaluation.predictions import score_manifest
-from realdamage.schema import MONITORED, AdaptConfig, LossWeightsConfig, ModelConfig
+from realdamage.schema import AdaptConfig, LossWeightsConfig, ModelConfig
 from realdamage.training.losses import LOSSES, dice
 from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
@@ -132,18 +131,6 @@ def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart() 
     assert float(classifier.photo_metrics["auroc"].compute()) == 0.75
 
 
-def test_training_lowers_the_loss_and_logs_every_term(tiny_run: Path) -> None:
-    with (tiny_run / "logs/version_0/metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {"train/loss", "train/tile", "train/patch", "train/photo"} <= set(rows[0])
-    validated = {name for name in rows[0] if name.startswith("val/")}
-    assert validated == {*MONITORED, "val/photos", "val/loss"}
-    assert {row["val/tpr_at_fpr_1_all_real"] for row in rows} == {"", "nan"}  # too few real photos
-    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
-    assert len(losses) == 6  # two batches of seven units, three epochs
-    assert losses[-1] < losses[0]
-
-
 def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(
     tiny_run: Path, tiny_manifest: Path
 ) -> None:
@@ -195,10 +182,15 @@ class TestLoading:
 
     def test_it_remembers_what_it_was_trained_on(self, tiny_run: Path, tiny_manifest: Path) -> None:
         metadata = model_metadata(load_classifier(tiny_run / "best.ckpt"))
-        digest = read_manifest(tiny_manifest).digest()
-        assert metadata.training["manifest_sha256"] == digest
-        assert metadata.training["generators"] == ["even", "odd"]
-        assert metadata.training["experiment"] == "tiny"
+        expected = {
+            "experiment": "tiny",
+            "manifest_sha256": read_manifest(tiny_manifest).digest(),
+            "photos": {"real": 10, "synthetic": 12},
+            "generators": ["even", "odd"],
+            "excluded": {},
+        }
+        assert expected.items() <= metadata.training.items()
+        assert metadata.training["audit"]["verdict"] == "passed"
         assert metadata.backbone == "test_vit"
         assert metadata.calibration is None
         assert set(metadata.metrics) == {"val/auroc", "val/localisation_ap", "val/photos"}
@@ -255,7 +247,7 @@ class TestLoading:
             DamageClassifier.from_pretrained("shop/gone")
         assert caught.value.code == "download_failed"
 
-    @pytest.mark.parametrize("hparams", [{"adapt": {"strategy": "lora"}}, {"tile": 32}])
+    @pytest.mark.parametrize("hparams", [{"tile": 32}, {"depth": 2}])
     def test_weights_of_another_architecture_are_refused(
         self, hparams: dict[str, Any], tiny_run: Path, tmp_path: Path
     ) -> None:
