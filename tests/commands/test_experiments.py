@@ -25,14 +25,14 @@ RECIPES = sorted(path.stem for path in (config_folder() / "recipe").glob("*.yaml
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """timm makes a backbone of two blocks with random weights, and we note what it was asked
+    """timm makes a backbone of two narrow blocks with random weights, and we note what it was asked
     for."""
     create = timm.create_model
     names: list[tuple[str, bool]] = []
 
     def stub(name: str, pretrained: bool = False, **options: Any) -> Any:
         names.append((name, pretrained))
-        return create(name, pretrained=False, depth=2, **options)
+        return create(name, depth=2, embed_dim=48, num_heads=3, **options)
 
     monkeypatch.setattr(timm, "create_model", stub)
     return names

@@ -27,6 +27,7 @@ EXPERIMENT = """# @package _global_
 data: {batch_units: 7, tiles_per_photo: 1, audit: warn}
 model: {backbone: test_vit, pretrained: false, tile: 64, overlap: 16}
 trainer: {max_epochs: 1, limit_train_batches: 1}
+callbacks: {pictures: null}
 """
 
 Typed = Callable[..., Any]
@@ -77,12 +78,9 @@ def typed(run_command: Typed, tiny_manifest: Path, tmp_path: Path) -> Typed:
 
 
 @pytest.mark.slow
-def test_photos_in_table_out_and_again(
-    typed: Typed, write_set: Callable[..., Path], tmp_path: Path
-) -> None:
-    write_set(tmp_path / "photos", groups=32)
+def test_photos_in_table_out_and_again(typed: Typed, tiny_manifest: Path, tmp_path: Path) -> None:
     perturbation = "+robustness.perturbations.soft={steps: [{step: blur, sigma: 2}]}"
-    arguments = ("data.root=photos", "folds={nothing_even: [even]}", perturbation)
+    arguments = ("folds={nothing_even: [even]}", perturbation)
     done = typed(*arguments)
     assert done.code == 0, done.out + done.err
     root = tmp_path / "out/folds"
@@ -97,7 +95,7 @@ def test_photos_in_table_out_and_again(
     assert list(zip(own["left_out"], own["perturbation"], strict=True)) == [
         (part, name) for part in ("all", "even") for name in ("none", "soft")
     ]
-    photos = read_manifest(tmp_path / "photos").table
+    photos = read_manifest(tiny_manifest).table
     test = photos[photos["split"] == "test"]
     even = test[test["generator"] == "even"]
     assert set(own["n_real"]) == {(test["label"] == "real").sum()}
