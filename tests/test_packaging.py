@@ -105,12 +105,11 @@ def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -
     assert all(callable(entry.load()) for entry in installed.values())
 
 
-@pytest.mark.parametrize("command", ["train", "synthesize"])
-def test_a_command_without_its_extra_names_it(command: str, tmp_path: Path) -> None:
+def test_a_command_without_its_extra_names_it(tmp_path: Path) -> None:
     """In an interpreter that cannot import hydra, away from the repository."""
     code = "import sys; sys.modules['hydra'] = None; from realdamage.commands import entry_points; "
     done = subprocess.run(
-        [sys.executable, "-c", f"{code} entry_points.{command}()"],
+        [sys.executable, "-c", f"{code} entry_points.train()"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
@@ -118,7 +117,7 @@ def test_a_command_without_its_extra_names_it(command: str, tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 3
-    assert f'realdamage-{command} needs the extra "train"' in done.stderr
+    assert 'realdamage-train needs the extra "train"' in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -83,7 +83,6 @@ def test_a_list_of_trusted_authorities(type_in: TypeIn, signing: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "named"),
     [
-        (["blue.jpg", "text.jpg"], 1, "text.jpg"),
         (["blue.jpg", "absent\x1b[31m.jpg"], 1, "realdamage: absent[31m.jpg: "),
         (["text.jpg"], 3, "text.jpg"),
         (["absent.jpg"], 2, "absent.jpg"),

@@ -76,14 +76,7 @@ def test_an_error_of_ours_gives_its_own_code_and_the_full_trace_only_when_asked(
     assert seen == [None, "1"]  # what the task starts sees the environment of the user
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "model.loss=mse",
-        "adapt.strategy=lorra",
-        "data.degradations.probability=2",
-    ],
-)
+@pytest.mark.parametrize("override", ["model.loss=mse", "data.degradations.probability=2"])
 def test_a_value_out_of_range_is_named_before_torch_is_needed(
     override: str, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from realdamage.core.model_file import read_model_file
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.data.splits import assign_splits, with_split_table
+from realdamage.data.splits import with_split_table
 from realdamage.errors import ManifestError
 
 TypeIn = Callable[..., Any]
@@ -23,12 +23,14 @@ WriteSet = Callable[..., Path]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """40 real photos of 20 groups, each with an edit; empty files, a column of their own."""
+    """40 real photos of 20 groups, half of them damaged, each with an edit; empty files, a column
+    of their own."""
     rows = []
     for index in range(40):
         own = {"group": f"mug-{index // 2}", "claim": f"c{index}"}
+        kind = "damaged" if index < 20 else "original"
         edit = {"label": "synthetic", "kind": "ai_region", "pair": f"{index}.jpg"}
-        rows.append({"file_name": f"{index}.jpg", "label": "real", **own})
+        rows.append({"file_name": f"{index}.jpg", "label": "real", "kind": kind, **own})
         rows.append({"file_name": f"{index}_edit.jpg", **edit, **own})
     for row in rows:
         (tmp_path / row["file_name"]).touch()
@@ -83,8 +85,12 @@ def test_splits_are_written_and_keep_groups_and_other_columns(
     code, _, err = type_in("split", folder, "--seed", "1")
     assert (code, "--overwrite" in err) == (2, True)
     assert (folder / "metadata.csv").read_bytes() == before
-    assert type_in("split", folder, "--seed", "1", "--overwrite").code == 0
-    assert (folder / "metadata.csv").read_bytes() != before
+    damaged = ("--damaged", "train=0.2,policy=0.8")
+    assert type_in("split", folder, "--seed", "1", "--overwrite", *damaged).code == 0
+    table = read_manifest(folder).table
+    counts = pd.crosstab(table["kind"], table["split"])
+    assert counts.loc["damaged"].to_dict() == {"policy": 16, "test": 0, "train": 4, "val": 0}
+    assert (counts.loc["original"] > 0).all()
 
 
 def test_the_default_leaves_photos_for_a_guarantee(
@@ -94,7 +100,7 @@ def test_the_default_leaves_photos_for_a_guarantee(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    root = write_set(tmp_path / "photos", groups=60, splits=False)
+    root = write_set(tmp_path / "photos", groups=30, splits=False)
     model = save_red_model(tmp_path / "model.onnx")
     brighter = [min(255, value + 60) for value in range(256)] + 2 * list(range(256))
     for name in read_manifest(root).table.query("label == 'synthetic'")["file_name"]:
@@ -167,18 +173,6 @@ def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
     (folder / "3.jpg").write_bytes(b"another photo")
     with pytest.raises(ManifestError, match=r"3\.jpg"):
         with_split_table(read_manifest(folder), splits)
-
-
-def test_really_damaged_photos_can_have_other_shares() -> None:
-    kinds = ["damaged"] * 100 + ["original"] * 400
-    table = pd.DataFrame({"kind": kinds, "label": "real", "source": "a", "pair": "", "sha256": ""})
-    table["file_name"] = [f"{index}.jpg" for index in table.index]
-    table["group"] = [f"g{index}" for index in table.index]
-    damaged = {"train": 0.3, "test": 0.4, "policy": 0.3}
-    splits = assign_splits(table, {"train": 0.8, "test": 0.2}, 0, damaged)
-    counts = pd.crosstab(table["kind"], splits)
-    assert counts.loc["damaged"].to_dict() == {"policy": 30, "test": 40, "train": 30}
-    assert counts.loc["original"].to_dict() == {"policy": 0, "test": 80, "train": 320}
 
 
 def test_an_honest_set_passes_the_audit(type_in: TypeIn, tiny_manifest: Path) -> None:

@@ -114,30 +114,30 @@ def test_what_is_wrong_is_named(
 
 
 def test_a_suite_is_scored_and_measured(
-    run_command: Run, calibrated: Path, write_set: Callable[..., Path], tmp_path: Path
+    run_command: Run, calibrated: Path, with_table: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Two perturbations of four, and a drawn part of the photos of a set without splits."""
-    photos = write_set(tmp_path / "photos", splits=False)
+    photos = with_table(lambda table: table.assign(split=""))
     left_out = [
         f"robustness.perturbations.chat_{name}=null" for name in ("twice", "50_50", "75_70")
     ]
     about = (f"checkpoint={calibrated}", f"data.root={photos}", "robustness=chat", *left_out)
-    options = ("data.split=null", "data.limit=30", "shortcuts=false", "workers=1")
+    options = ("data.split=null", "data.limit=12", "shortcuts=false", "workers=1")
     done = run_command("evaluate", *about, *options)
     assert done.code == 0, done.err
     folder = tmp_path / "out/evaluate"
     predictions = read_predictions(folder / "predictions.csv")
     assert predictions["perturbation"].value_counts().to_dict() == {
-        "": 30,
-        "chat_full_75": 30,
-        "chat_50_60": 30,
+        "": 12,
+        "chat_full_75": 12,
+        "chat_50_60": 12,
     }
     assert set(predictions.query("perturbation == 'chat_50_60'")["compression"]) == {60.0}
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["n"] == metrics["run"]["limit"] == 30
+    assert metrics["n"] == metrics["run"]["limit"] == 12
     rows = {row["perturbation"]: row for row in metrics["robustness"]}
     assert {name: row["n"] for name, row in rows.items()} == {
-        **{"clean": 30, "chat_full_75": 30, "chat_50_60": 30},
+        **{"clean": 12, "chat_full_75": 12, "chat_50_60": 12},
     }
     assert rows["clean"]["auroc"] == pytest.approx(metrics["auroc"])
     assert "Chat app, 0.5, JPEG 60" in done.out

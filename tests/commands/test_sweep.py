@@ -45,14 +45,19 @@ def test_the_best_run_comes_first_and_failed_ones_last(
 
 @pytest.mark.slow
 def test_optuna_looks_for_the_best_run(run_command, tiny_manifest: Path, tmp_path: Path) -> None:
+    """Each run has a folder of its own."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason='needs the extra "sweep"')
     network = ("model.backbone=test_vit", "model.pretrained=false", "model.tile=64")
     small = ("model.overlap=16", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    small += ("callbacks.pictures=null",)
     trials = ("name=s", f"data.root={tiny_manifest}", "hydra.sweeper.n_trials=2")
     done = run_command("train", *network, *small, *trials, "+sweep=lr")
     assert done.code == 0, done.err
-    found = pd.read_csv(tmp_path / "out/s-sweep/sweep.csv")
+    sweep = tmp_path / "out/s-sweep"
+    found = pd.read_csv(sweep / "sweep.csv")
+    configs = [OmegaConf.load(sweep / str(run) / "config.yaml") for run in found["run"]]
+    assert [config.model.lr for config in configs] == found["model.lr"].tolist()
     assert found["val/auroc"].is_monotonic_decreasing
     assert found["model.lr"].between(1e-4, 1e-2).all()
-    best = OmegaConf.load(tmp_path / "out/s-sweep/optimization_results.yaml")
+    best = OmegaConf.load(sweep / "optimization_results.yaml")
     assert best.best_value == pytest.approx(found["val/auroc"].max())

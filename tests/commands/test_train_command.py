@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
@@ -396,23 +395,6 @@ def typed(
         timeout=1000,
         start_new_session=True,  # so that a test can kill all its processes
     )
-
-
-@pytest.mark.slow
-def test_a_multirun_trains_each_in_a_folder_of_its_own(
-    run_command, tiny_manifest: Path, tmp_path: Path
-) -> None:
-    arguments = ("seed=0,1", "name=sweep", f"data.root={tiny_manifest}", *AS_TYPED)
-    finished = run_command("train", "-m", *arguments)
-    assert finished.code == 0, finished.err
-    folders = [tmp_path / "out/sweep-sweep" / number for number in ("0", "1")]
-    seeds = [yaml.safe_load((folder / "config.yaml").read_text())["seed"] for folder in folders]
-    assert seeds == [0, 1]
-    assert largest_difference(*(folder / "last.ckpt" for folder in folders)) > 1e-3
-    table = pd.read_csv(tmp_path / "out/sweep-sweep/sweep.csv")
-    assert set(table["seed"]) == {0, 1}
-    assert table["val/auroc"].is_monotonic_decreasing
-    assert str(table["run"][0]) in finished.out.splitlines()[-4]
 
 
 DRIVER = """
