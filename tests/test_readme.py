@@ -60,7 +60,7 @@ SHORTER = {
     "realdamage-synthesize": "recipe.workers=1 recipe.generators.house.weights=null "
     "recipe.generators.house_nearest.weights=null recipe.generators.house_bilinear.weights=null "
     "recipe.generators.house_transposed.weights=null "
-    "'recipe.shares={damaged: {ai_whole: 1.0}, default: {ai_whole: 1.0}}'",
+    "recipe.source.crop=160 'recipe.shares={damaged: {ai_whole: 1.0}, default: {ai_whole: 1.0}}'",
     "realdamage-train": "trainer.max_epochs=8 data.batch_units=2 data.degradations.probability=0 "
     "callbacks.ema=null callbacks.pictures=null threads=1",
     "realdamage-export": "threads=1",

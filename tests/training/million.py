@@ -1,5 +1,8 @@
-"""Reads a set of a million photos, run by test_shards.py in a process of its own: its index says a
-million times where the photos of a small set in shards are. Prints memory in MiB as JSON."""
+"""Reads a set of very many photos, run by test_shards.py in a process of its own: its index says
+again and again where the photos of a small set in shards are. Prints memory in MiB as JSON.
+
+    python tests/training/million.py SHARDS 1000000
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,13 @@ from realdamage.schema import DataConfig
 from realdamage.training import photos
 from realdamage.training.datamodule import DamageDataModule
 
-ROWS = 1_000_000
 SPEC = PixelSpec(tile=64, patch=16, overlap=16)
 
 
-def write_index(small: Path) -> None:
+def write_index(small: Path, rows: int) -> None:
     """Repeats the small set's index, each copy with names, pairs and groups of its own."""
     table = pq.read_table(small / "index.parquet")
-    copies = -(-ROWS // len(table))
+    copies = -(-rows // len(table))
     number = np.repeat(np.arange(copies), len(table)).astype(str)
     columns = {name: np.tile(table.column(name).to_numpy(), copies) for name in table.column_names}
     for name in ("file_name", "pair", "mask_file_name", "group"):
@@ -36,14 +38,18 @@ def write_index(small: Path) -> None:
 
 
 def used() -> float:
-    """Memory of this process and its workers in MiB, what they share counted once."""
+    """Memory of this process and its workers in MiB, what they share counted once. Files such as
+    libraries are left out, since others may map them too."""
     process = psutil.Process()
-    family = [process, *process.children(recursive=True)]
-    return sum(each.memory_full_info().pss for each in family) / 2**20
+    rows: list[str] = []
+    for each in (process, *process.children(recursive=True)):
+        rows += Path(f"/proc/{each.pid}/smaps_rollup").read_text().splitlines()
+    found = [row.split() for row in rows if row.startswith(("Pss_Anon:", "Pss_Shmem:"))]
+    return sum(int(kib) for _, kib, _ in found) / 1024
 
 
-def main(small: Path) -> None:
-    write_index(small)
+def main(small: Path, rows: int) -> None:
+    write_index(small, rows)
     photos.AUDITED = 200  # the audit has tests of its own
     data = DataConfig(str(small), batch_units=8, tiles_per_photo=1, workers=1, mixed_shards=1)
     module = DamageDataModule(data, SPEC, seed=0)
@@ -52,12 +58,12 @@ def main(small: Path) -> None:
     loader = module.train_dataloader()
     found = {"photos": len(module.manifest), "index": used() - before, "reading": []}
     for number, _ in enumerate(loader, start=1):
-        if number % 50 == 0:
+        if number % 20 == 0:
             found["reading"].append(used() - before)
-        if number == 250:
+        if number == 100:
             break
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
