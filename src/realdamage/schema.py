@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from realdamage.core.pooling import Pooling
 from realdamage.data.degradations import Degradations
+from realdamage.data.readers import Reader
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import ConfigError
 from realdamage.synthesis.prompts import PromptCatalogue
@@ -51,22 +52,11 @@ class PathsConfig:
 
 
 @dataclass
-class ReaderConfig:
-    """How photos are laid out: see `realdamage.data.readers.Reader`."""
-
-    layout: str = "auto"
-    columns: dict[str, str] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    constants: dict[str, str] = field(default_factory=dict)
-    relative_to: str = ""
-
-
-@dataclass
 class DataConfig:
     """The photos of a training run, and how crops are drawn from them."""
 
     root: str = MISSING  # folder of photos, a table of them, or a folder or URL of shards
-    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    reader: Reader = field(default_factory=Reader)
     recipe: str | None = None  # makes photos in `root` first if it is empty
     batch_units: int = 16  # pairs or single photos per step and process
     tiles_per_photo: int = 2  # crops of each photo per step
@@ -240,7 +230,7 @@ class EvaluateDataConfig:
     """The photos of an evaluation."""
 
     root: str = MISSING  # folder of photos, or a table of them
-    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    reader: Reader = field(default_factory=Reader)
     split: str | None = "test"  # null: all photos
     limit: int | None = None  # at most this many photos, drawn by whole groups; null: all
     on_error: str = "raise"  # raise or skip, for photos that cannot be read
@@ -284,7 +274,7 @@ class FoldsDataConfig:
     """The photos of the folds, with splits."""
 
     root: str = MISSING  # folder of photos, or a table of them
-    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    reader: Reader = field(default_factory=Reader)
 
 
 @dataclass

@@ -15,7 +15,9 @@ import torch
 from realdamage.commands import train
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.degradations import Degradations
-from realdamage.data.manifest import KINDS, read_manifest
+from realdamage.data.manifest import read_manifest
+from realdamage.data.readers import Reader
+from realdamage.data.vocabulary import KINDS
 from realdamage.errors import ConfigError, ManifestError
 from realdamage.schema import DataConfig
 from realdamage.training.datamodule import DamageDataModule, balanced_chances
@@ -193,3 +195,21 @@ def test_balance_draws_families_alike_then_their_sources_then_their_units(
     assert (nested.nunique() == 1).all()
     loader = module(tiny_manifest, balance=["source"], epoch_units=40).train_dataloader()
     assert len(loader.sampler) == 40
+
+
+def test_a_mapped_table_is_read_like_the_manifest(tiny_manifest: Path, tmp_path: Path) -> None:
+    """The same photos under other names of columns and labels; checkpoints keep plain values."""
+    columns = {"file_name": "path", "label": "fake", "generator": "model", "mask_file_name": "mask"}
+    words = {0: "real", True: "synthetic"}  # as YAML reads `0` and `true`
+    theirs = pd.read_csv(tiny_manifest / "metadata.csv", dtype=str).rename(columns=columns)
+    for name in ("photos", "masks"):
+        (tmp_path / name).symlink_to(tiny_manifest / name)
+    table = tmp_path / "shots.parquet"
+    theirs.replace({"fake": {"real": "0", "synthetic": "true"}}).to_parquet(table)
+    made = module(table, reader=Reader(columns=columns, values={"label": words}))
+    assert made.manifest.digest() == read_manifest(tiny_manifest).digest()
+    assert made.train_dataloader().dataset[0, 0]  # its photos are found
+    torch.save(dict(made.hparams), tmp_path / "hparams.pt")
+    torch.load(tmp_path / "hparams.pt", weights_only=True)
+    with pytest.raises(ManifestError, match="'file_name' is missing"):
+        module(table)

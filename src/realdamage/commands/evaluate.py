@@ -22,7 +22,7 @@ from realdamage.core.detector import Detector
 from realdamage.core.model_file import stored_policy_sha256
 from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
-from realdamage.data.readers import read_dataset, reader_from_mapping
+from realdamage.data.readers import read_dataset
 from realdamage.errors import ConfigError
 from realdamage.evaluation.fraudbench import fraudbench_figures
 from realdamage.evaluation.perturbations import Perturbation, suite_from_config
@@ -67,8 +67,7 @@ def load_checkpoint(config: EvaluateConfig) -> Detector:
 
 def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
     """The chosen photos, and the whole set. Raises ManifestError and ConfigError."""
-    reader = reader_from_mapping(asdict(config.data.reader))
-    whole = manifest = read_dataset(config.data.root, reader)
+    whole = manifest = read_dataset(config.data.root, config.data.reader)
     if config.data.split is not None:
         if not (manifest.table["split"] != "").any():
             raise ConfigError(

@@ -26,7 +26,7 @@ from realdamage.commit import git_commit
 from realdamage.core.model_file import read_model_file
 from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
-from realdamage.data.readers import read_dataset, reader_from_mapping
+from realdamage.data.readers import read_dataset
 from realdamage.errors import ConfigError, RealDamageError, did_you_mean
 from realdamage.evaluation.calibration import calibrate_model, is_calibrated
 from realdamage.evaluation.guarantee import Targets, check_enough
@@ -75,8 +75,8 @@ class FoldRun:
 
 def run(config: FoldsConfig) -> None:
     """Finishes all folds and writes folds.csv and folds.md; exit code 1 when a fold failed."""
-    reader = configuration.plain(config)["data"]["reader"]
-    manifest = read_dataset(config.data.root, reader_from_mapping(reader))
+    reader: Any = OmegaConf.to_object(config.data.reader)
+    manifest = read_dataset(config.data.root, reader)
     runs = [planned(config, name, own) for name, own in folds_of(config, manifest).items()]
     for each in runs:
         check(config, manifest, each)

@@ -66,58 +66,49 @@ _FAMILIES = {"gpt-image": "gpt-image", "nano-banana": "gemini-imagen", "qwen-ima
 
 @dataclass(frozen=True)
 class Reader:
-    """What to read and how to understand it.
+    """What to read and how to understand it; `data.reader` of a configuration.
 
     layout: one of `LAYOUTS`; "auto" looks at what is there.
     columns: our column -> theirs, or "" to ignore their column of that name. Other columns keep
         their names.
     values: our column -> their word -> ours. Then every word needs a mapping; empty cells stay
-        empty unless "" is mapped.
+        empty unless "" is mapped. Numbers and booleans of YAML become words ("0", "true").
     constants: our column -> the value of every row, whatever the table has.
     relative_to: the folder that a table's absolute paths lie below; it becomes the set's folder.
     Raises ConfigError that names the key.
     """
 
     layout: str = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    constants: Mapping[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    constants: dict[str, str] = field(default_factory=dict)
     relative_to: str = ""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise ConfigError(
                 f"layout {self.layout!r} is unknown; allowed: {', '.join(LAYOUTS)}."
-                f"{did_you_mean(self.layout, LAYOUTS)}"
+                f"{did_you_mean(self.layout, LAYOUTS)} Correct it {_WHERE}."
             )
+        mappings = (self.columns, self.values, self.constants, *self.values.values())
+        if not all(isinstance(each, Mapping) for each in mappings):
+            raise ConfigError(
+                f"columns, values and constants hold `name: word`, values under each column. "
+                f"Correct them {_WHERE}."
+            )
+        words = {
+            column: {_word(theirs): _word(ours) for theirs, ours in own.items()}
+            for column, own in self.values.items()
+        }
+        object.__setattr__(self, "values", words)
         for key in ("columns", "values", "constants"):
             for column in getattr(self, key):
                 if column not in _COLUMNS:
                     raise ConfigError(
                         f"{key}.{column}: unknown column; allowed: {', '.join(_COLUMNS)}."
-                        f"{did_you_mean(column, _COLUMNS)} In `{key}` our name comes first."
+                        f"{did_you_mean(column, _COLUMNS)} In `{key}` our name comes first. "
+                        f"Correct it {_WHERE}."
                     )
-
-
-def reader_from_mapping(mapping: Mapping[str, Any] | None, where: str = "data.reader") -> Reader:
-    """A Reader from plain values of YAML or Hydra: numbers and booleans become words ("0", "true"),
-    null becomes "". Raises ConfigError that names `where`."""
-    given = {key: value for key, value in (mapping or {}).items() if value is not None}
-    try:
-        for key in given.keys() & {"columns", "constants"}:
-            given[key] = _words(given[key])
-        if "values" in given:
-            given["values"] = {column: _words(words) for column, words in given["values"].items()}
-        return Reader(**given)
-    except (ConfigError, TypeError, AttributeError) as error:
-        keys = ", ".join(each.name for each in fields(Reader))
-        raise ConfigError(
-            f"{where}: {error} The keys are {keys}; columns, values and constants hold `name: word`"
-        ) from error
-
-
-def _words(mapping: Mapping[Any, Any]) -> dict[str, str]:
-    return {_word(key): _word(value) for key, value in mapping.items()}
 
 
 def _word(value: Any) -> str:
@@ -139,9 +130,11 @@ def reader_from_yaml(path: str | Path) -> Reader:
         found = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error}).") from error
-    if not isinstance(found, Mapping):
-        raise ConfigError(f"{path}: write the keys columns, values and constants.")
-    return reader_from_mapping(found, str(path))
+    try:
+        return Reader(**found)
+    except (ConfigError, TypeError, AttributeError) as error:
+        keys = ", ".join(each.name for each in fields(Reader))
+        raise ConfigError(f"{path}: {error} The keys are {keys}.") from error
 
 
 AUTO = Reader()

@@ -4,7 +4,7 @@ imported."""
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from realdamage.data.audit import AuditReport, audit, read_exceptions
 from realdamage.data.manifest import Manifest
-from realdamage.data.readers import read_dataset, reader_from_mapping
+from realdamage.data.readers import read_dataset
 from realdamage.data.shards import holds_shards, read_shards
 from realdamage.data.splits import check_splits, split_command
 from realdamage.data.vocabulary import LABELS
@@ -102,10 +102,7 @@ def _read(data: DataConfig) -> tuple[Manifest, pd.Series]:
             "table of them, or let data.recipe make them there.",
             code="no_photos",
         )
-    if in_shards:
-        manifest = read_shards(data.root)
-    else:
-        manifest = read_dataset(Path(data.root), reader_from_mapping(asdict(data.reader)))
+    manifest = read_shards(data.root) if in_shards else read_dataset(data.root, data.reader)
     table = manifest.table
     if not (table["split"] != "").any():
         # Splits made on the fly would be forgotten, and the model judged on photos that it was
