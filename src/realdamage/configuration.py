@@ -27,7 +27,6 @@ from realdamage.errors import ConfigError, RealDamageError, near_match
 FULL = "HYDRA_FULL_ERROR"
 """Environment variable that asks for stack traces."""
 
-
 KNOWN_ELSEWHERE = {
     "batch_size": "use data.batch_units (pairs or single photos per step)",
     "epochs": "use trainer.max_epochs",
@@ -157,8 +156,11 @@ def explain(error: Exception, command: str) -> str:
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
     text = "\n".join(dict.fromkeys(str(cause).strip() for cause in causes))
-    if hint := _wrong_option(text) or _wrong_key(text, command):
+    if hint := _wrong_option(text):
         return hint
+    full_key = re.search(r"full_key: (?P<key>\S+)", text)
+    if full_key and re.search(r"Key '.*' not in '", text):
+        return _near_key(full_key["key"], command)
     value = re.match(r"Error merging override (?P<override>.*)\n", text)
     if value:
         text = f"{value['override']}: {text[value.end() :]}"
@@ -183,14 +185,6 @@ def _wrong_option(text: str) -> str:
     return f"{group}={option}: no such option; {_near_or_all(f'{group}=', option, options)}"
 
 
-def _wrong_key(text: str, command: str) -> str:
-    """For `model.lrr=1`: the near key among those of the command's schema."""
-    full_key = re.search(r"full_key: (?P<key>\S+)", text)
-    if not full_key or not re.search(r"Key '.*' not in '", text):
-        return ""
-    return _near_key(full_key["key"], command)
-
-
 def _refuse_added_keys(config: DictConfig, command: str) -> None:
     """Hydra takes `+epochs=3`, but nothing would read it. Raises ConfigError."""
     for key in _added_keys(config):
@@ -210,7 +204,7 @@ def _added_keys(node: DictConfig, above: str = "") -> Iterator[str]:
 
 
 def _near_key(full_key: str, command: str) -> str:
-    """That there is no such key, and the near one of the command's schema."""
+    """For `model.lrr`: that there is no such key, and the near one of the command's schema."""
     node: Any = OmegaConf.structured(schema.COMMANDS[command])
     *parents, key = full_key.split(".")
     if command == "train" and key in KNOWN_ELSEWHERE:

@@ -122,7 +122,6 @@ def claim(
     overwrite: Annotated[bool, app.opt("Replace evidence; keep the log", "--overwrite")] = False,
     log: Annotated[Path | None, app.opt("Log of all claims to add the entry to")] = None,
     write_policy: Annotated[Path | None, app.opt("Write the default rules there, and stop")] = None,
-    schema: Annotated[bool, app.opt("Print the schema of evidence.json", "--schema")] = False,
 ) -> int:
     """Judge all photos of a claim, with evidence.
 
@@ -137,9 +136,6 @@ def claim(
     from realdamage.core.detector import Detector
     from realdamage.rendering.terminal import format_claim
 
-    if schema:
-        print(json.dumps(claims.schema(), indent=2))
-        return 0
     if write_policy:
         if write_policy.exists():
             raise UsageError(f"{write_policy}: exists; name another file, or remove it first")

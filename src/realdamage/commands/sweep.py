@@ -17,14 +17,13 @@ from realdamage.files import write_atomically
 
 
 class SweepTable(Callback):
-    """Writes `file` in the sweep's folder after each run, and prints it at the end.
+    """Writes sweep.csv in the sweep's folder after each run, and prints it at the end.
 
     Columns: run (folder), the monitored figure (empty when the run failed or did not measure it),
     seconds, and each setting that the runs do not share.
     """
 
-    def __init__(self, file: str = "sweep.csv") -> None:
-        self._file = file
+    def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -58,7 +57,7 @@ class SweepTable(Callback):
             print(f"\n{text}\n\n{self._path(config)}")
 
     def _path(self, config: DictConfig) -> Path:
-        return Path(config.hydra.sweep.dir) / self._file
+        return Path(config.hydra.sweep.dir) / "sweep.csv"
 
     def _table(self, monitor: str) -> Any:
         import pandas as pd  # this file is imported at every start

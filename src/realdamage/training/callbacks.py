@@ -263,8 +263,8 @@ class SuggestLearningRate(LearningRateFinder):
     the curve into `folder`, and ends the run. All layers learn at that one rate, so with
     adapt.layer_decay or adapt.stem the suggestion is a little low."""
 
-    def __init__(self, folder: str, steps: int = 100, max_lr: float = 1.0) -> None:
-        super().__init__(max_lr=max_lr, num_training_steps=steps, update_attr=False)
+    def __init__(self, folder: str, steps: int = 100) -> None:
+        super().__init__(max_lr=1.0, num_training_steps=steps, update_attr=False)
         self.folder = Path(folder)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
