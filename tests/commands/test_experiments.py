@@ -12,14 +12,14 @@ import timm
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from realdamage.configuration import compose, config_folder
+from realdamage.configuration import compose, config_folder, plain
+from realdamage.synthesis.recipe import recipe_from_config
 from realdamage.training.callbacks import AtomicCheckpoints
 from realdamage.training.module import DamageClassifier
 from realdamage.training.run import build
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
-LOGGERS = sorted(path.stem for path in (config_folder() / "logger").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in (config_folder() / "recipe").glob("*.yaml"))
 
 
@@ -100,18 +100,8 @@ def test_every_model_config_fits_its_backbone(
     assert 100 < lowest <= highest < 140  # of the backbone's own settings, in grey levels
 
 
-@pytest.mark.parametrize("logger", LOGGERS)
-def test_every_logger_builds(logger: str, composed, asked: list[tuple[str, bool]]) -> None:
-    pytest.importorskip("lightning" if logger == "csv" else logger, reason="an extra of its own")
-    trainer, _, _ = build(composed("model.backbone=test_vit", f"logger={logger}"))
-    assert [type(found).__name__.lower() for found in trainer.loggers] == [f"{logger}logger"]
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_composes_into_a_recipe(recipe: str, tmp_path: Path) -> None:
-    from realdamage.configuration import plain
-    from realdamage.synthesis.recipe import recipe_from_config
-
     roots = {"recipe.source.root": str(tmp_path)}
     if recipe == "reference":
         roots |= {f"recipe.include.{name}.root": str(tmp_path) for name in ("generated", "wild")}

@@ -36,6 +36,9 @@ PARTS = {"photos": 0.5, "generated": 0.5}  # gives images without an original a 
 HARSH = Degradations(
     probability=1.0, resize=0.5, blur=0.5, noise=0.5, jpeg=0.6, webp=0.3, double=0.5
 )
+SHRUNK = Degradations(
+    probability=1.0, resize=1.0, scale=(0.5, 0.95), blur=0, noise=0, jpeg=0, webp=0, double=0
+)
 
 
 def pair_dataset(
@@ -87,35 +90,23 @@ def test_both_halves_get_the_same_crop_and_the_same_laundering(
     assert len({tile.tobytes() for tile in original}) > 4  # and they are not all one crop
 
 
-def test_patches_that_the_mask_does_not_touch_are_equal_and_those_it_fills_are_not(
-    tmp_path: Path, photo_factory
+@pytest.mark.parametrize("degradations", [CLEAN, SHRUNK], ids=["clean", "shrunk"])
+def test_the_label_of_a_patch_belongs_to_its_own_pixels(
+    tmp_path: Path, photo_factory, degradations: Degradations
 ) -> None:
-    """The label of a patch belongs to its own pixels, through crop, flip and turn."""
-    photo = photo_factory(150, 130, 1)
-    mask = np.zeros((150, 130), np.bool_)
-    mask[37:91, 41:99] = True
-    edit = np.where(mask[..., None], 255 - photo, photo)
-    found = pairs(write_pair(tmp_path, photo, edit, mask), CLEAN, crops=100)
-    real, synthetic = (tiles.reshape(-1, 4, 16, 4, 16, 3) for tiles in found["tiles"])
-    changed = (real != synthetic).any(axis=-1).mean(axis=(2, 4))
-    # 255 - x equals x nowhere, so the share of changed pixels is the share of painted ones.
-    np.testing.assert_allclose(found["patch_share"][1], changed, atol=1e-6)
-    assert (found["patch_share"][0] == 0.0).all()
-    assert 0.1 < changed.mean() < 0.9
-
-
-def test_the_mask_follows_the_resizes(tmp_path: Path, photo_factory) -> None:
-    photo = photo_factory(160, 160, 2) // 2
-    mask = np.zeros((160, 160), np.bool_)
-    mask[40:110, 30:120] = True
+    """Through crop, flip, turn and resize."""
+    photo = photo_factory(160, 140, 2) // 2
+    mask = np.zeros((160, 140), np.bool_)
+    mask[37:110, 31:109] = True
     edit = np.where(mask[..., None], photo + 100, photo)
-    shrink = Degradations(
-        probability=1.0, resize=1.0, scale=(0.5, 0.95), blur=0, noise=0, jpeg=0, webp=0, double=0
-    )
-    found = pairs(write_pair(tmp_path, photo, edit, mask), shrink, crops=100)
+    found = pairs(write_pair(tmp_path, photo, edit, mask), degradations, crops=100)
     real, synthetic = (tiles.reshape(-1, 4, 16, 4, 16, 3).astype(int) for tiles in found["tiles"])
     changed = (np.abs(real - synthetic) > 50).any(axis=-1).mean(axis=(2, 4))
     share = found["patch_share"][1]
+    assert (found["patch_share"][0] == 0.0).all()
+    assert 0.1 < changed.mean() < 0.9
+    if degradations is CLEAN:
+        np.testing.assert_allclose(share, changed, atol=1e-6)
     # A filter smears the border by a pixel or two of 16.
     assert np.abs(share - changed).mean() < 0.01
     assert changed[share == 0.0].max() < 0.15
@@ -300,21 +291,18 @@ class TestEpochSampler:
             assert list(resumed) == list(straight)
 
 
-def unpaired_set(root: Path, photo_factory) -> Manifest:
-    """Three real photos of source a, one of b, a pair of one family, and four lone images of
-    another."""
-    root.mkdir()
-    rows = [
-        {"file_name": f"a{i}.png", "label": "real", "source": "a", "part": "photos"}
-        for i in range(3)
-    ]
-    rows += [{"file_name": "b0.png", "label": "real", "source": "b", "part": "generated"}]
-    lone = {"label": "synthetic", "source": "web", "part": "generated"}
-    rows += [
-        {**lone, "file_name": f"g{i}.png", "kind": "ai_whole", "family": "x"} for i in range(4)
-    ]
+@pytest.fixture(scope="module")
+def unpaired(tmp_path_factory: pytest.TempPathFactory, photo_factory) -> Manifest:
+    """Three real photos of source a, one of b, a pair of one family, and lone images of two
+    others."""
+    root = tmp_path_factory.mktemp("unpaired")
+    real = {"label": "real", "source": "a", "part": "photos"}
+    lone = {"label": "synthetic", "kind": "ai_whole", "source": "web", "part": "generated"}
+    rows = [{**real, "file_name": f"a{i}.png"} for i in range(3)]
+    rows += [{**real, "file_name": "b0.png", "source": "b", "part": "generated"}]
+    rows += [{**lone, "file_name": f"g{i}.png", "family": "x"} for i in range(4)]
     rows += [{**lone, "file_name": "h0.png", "kind": "ai_region", "family": "y"}]
-    edit = {**lone, "kind": "ai_whole", "family": "codec", "source": "a", "part": "photos"}
+    edit = {**lone, "family": "codec", "source": "a", "part": "photos"}
     rows += [{**edit, "file_name": "e0.png", "pair": "a0.png"}]
     for number, row in enumerate(rows):
         Image.fromarray(photo_factory(120, 100, number)).save(root / row["file_name"])
@@ -322,13 +310,16 @@ def unpaired_set(root: Path, photo_factory) -> Manifest:
     return read_manifest(root)
 
 
-def test_parts_get_their_shares_and_families_the_square_roots(
-    tmp_path: Path, photo_factory
-) -> None:
-    manifest = unpaired_set(tmp_path / "set", photo_factory)
-    units = training_units(manifest)
-    chances = unit_chances(manifest, units, {"photos": 0.6, "generated": 0.4, "wild": 0.0})
-    names = manifest.table["file_name"]
+def place_of(dataset: PairDataset, name: str) -> int:
+    """The unit of a photo without an original."""
+    row = dataset.manifest.table["file_name"].tolist().index(name)
+    return dataset.units.tolist().index([-1, row])
+
+
+def test_parts_get_their_shares_and_families_the_square_roots(unpaired: Manifest) -> None:
+    units = training_units(unpaired)
+    chances = unit_chances(unpaired, units, {"photos": 0.6, "generated": 0.4, "wild": 0.0})
+    names = unpaired.table["file_name"]
     by_last = {names[unit[-1]]: chance for unit, chance in zip(units, chances, strict=True)}
     # One edit, and two photos without an edit.
     assert by_last["e0.png"] == pytest.approx(0.6 / (1 + 2**0.5))
@@ -338,55 +329,48 @@ def test_parts_get_their_shares_and_families_the_square_roots(
     assert chances.sum() == pytest.approx(1.0)
     for shares in ({"photos": 0.5, "generator": 0.5}, {"photos": 1.5, "generated": -0.5}):
         with pytest.raises(ConfigError, match=r"data\.part_shares"):
-            unit_chances(manifest, units, shares)
+            unit_chances(unpaired, units, shares)
 
 
 def test_an_image_without_an_original_gets_a_degraded_real_partner(
-    tmp_path: Path, photo_factory, monkeypatch: pytest.MonkeyPatch
+    unpaired: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realdamage.training.dataset.FEW", 1)
-    manifest = unpaired_set(tmp_path / "set", photo_factory)
-    dataset = pair_dataset(manifest, tiles_per_photo=1, part_shares=PARTS)
-    names = list(manifest.table["file_name"])
-    place = dataset.units.tolist().index([-1, names.index("g0.png")])
+    names = list(unpaired.table["file_name"])
+    rising = replace(HARSH, probability=0.3, jpeg=0.5, webp=0.2, curriculum_epochs=5)
+    dataset = pair_dataset(unpaired, rising, tiles_per_photo=1, part_shares=PARTS)
+    place = place_of(dataset, "g0.png")
     read: list[str] = []
-    dataset._view = lambda row: (read.append(names[row]), read_view(manifest, row, SPEC))[1]  # type: ignore[method-assign]
+    dataset._view = lambda row: (read.append(names[row]), read_view(unpaired, row, SPEC))[1]  # type: ignore[method-assign]
     units = [dataset[0, place, before] for before in range(60)]
     partners = Counter(name for name in read if name != "g0.png")
     assert set(partners) == {"a0.png", "a1.png", "a2.png", "b0.png"}
     assert 20 < partners["b0.png"] < 40  # each source is drawn as often: half of 60
     # Every pixel of ai_whole is synthetic.
     assert all(unit["patch_share"][1].min() == 1.0 for unit in units)
-    plain = pair_dataset(manifest, tiles_per_photo=1)
+    # They share a last save from the first epoch on.
+    rng = np.random.default_rng(0)
+    drawn = [dataset.always_degraded.draw(rng, epoch) for epoch in (0, 1, 5) for _ in range(50)]
+    assert all(any(isinstance(step, Jpeg | Webp) for step in each.steps) for each in drawn)
+    plain = pair_dataset(unpaired, tiles_per_photo=1)
     assert plain[0, place]["photo_label"].tolist() == [1.0]
 
 
-def test_unpaired_photos_are_resized_each_by_its_own_factor(tmp_path: Path, photo_factory) -> None:
-    manifest = unpaired_set(tmp_path / "set", photo_factory)
+def test_unpaired_photos_are_resized_each_by_its_own_factor(unpaired: Manifest) -> None:
     options: dict[str, Any] = {"tiles_per_photo": 2, "unpaired_scale": (0.5, 1.6)}
-    dataset = pair_dataset(manifest, Degradations(resize=0.0), part_shares=PARTS, **options)
-    place = dataset.units.tolist().index([-1, list(manifest.table["file_name"]).index("g0.png")])
+    dataset = pair_dataset(unpaired, Degradations(resize=0.0), part_shares=PARTS, **options)
     scales: list[float] = []
     cut = dataset._cut
     dataset._cut = lambda views, degradation, rng: (  # type: ignore[method-assign]
         scales.append(degradation.scale),
         cut(views, degradation, rng),
     )[1]
-    units = [dataset[0, place, before] for before in range(50)]
+    units = [dataset[0, place_of(dataset, "g0.png"), before] for before in range(50)]
     assert len(scales) == len(set(scales)) == 200
     assert 0.5 <= min(scales) < 0.6
     assert 1.5 < max(scales) <= 1.6
     assert 0.8 < np.exp(np.mean(np.log(scales))) < 1.0  # sqrt(0.5 * 1.6) = 0.894
     assert all(unit["tiles"].shape[0] == 4 for unit in units)
-
-
-def test_partners_share_a_last_save_from_the_first_epoch_on(tmp_path: Path, photo_factory) -> None:
-    manifest = unpaired_set(tmp_path / "set", photo_factory)
-    rising = replace(HARSH, probability=0.3, jpeg=0.5, webp=0.2, curriculum_epochs=5)
-    dataset = pair_dataset(manifest, rising, part_shares=PARTS)
-    rng = np.random.default_rng(0)
-    drawn = [dataset.always_degraded.draw(rng, epoch) for epoch in (0, 1, 5) for _ in range(50)]
-    assert all(any(isinstance(step, Jpeg | Webp) for step in each.steps) for each in drawn)
 
 
 @pytest.mark.parametrize(("length", "processes"), [(5, 2), (1, 3)])
