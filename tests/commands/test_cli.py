@@ -58,6 +58,9 @@ def test_a_folder_becomes_a_tidy_table(predict: TypeIn, photos: Path) -> None:
     assert painted.split()[:2] == [str(photos / "below" / "painted.jpg"), "synthetic"]
     assert real.split() == [str(photos / "real.png"), "real", "-4.00", "0.018", "0", "-"]
     assert err == "2 photos: 2 judged (1 real, 1 synthetic)\n"
+    *_, real = predict(photos, "--prior", "0.9").out.splitlines()
+    assert real.split()[3] == "0.142"  # sigmoid(-4 + log 9)
+    assert predict(photos, "--prior", "1.5").code == 2
 
 
 def test_reasons_are_explained_once_below_the_table(
@@ -69,16 +72,6 @@ def test_reasons_are_explained_once_below_the_table(
     assert [line.split()[1] for line in done.out.splitlines()[2:]] == ["review", "real"]
     assert done.err.count("demo_model: ") == 1
     assert "synthetic" in predict(photos, "--allow-demo").out
-
-
-def test_json_lines_hold_whole_verdicts(predict: TypeIn, photos: Path) -> None:
-    out = predict(photos, "--format", "jsonl").out
-    lines = [json.loads(line) for line in out.splitlines()]
-    names = [line.pop("file_name") for line in lines]
-    assert names == [str(photos / "below" / "painted.jpg"), str(photos / "real.png")]
-    assert all(line.pop("ms") > 0 for line in lines)
-    verdicts = [Verdict.from_json(json.dumps(line)) for line in lines]
-    assert [region.box for region in verdicts[0].regions] == [(0, 0, 64, 48)]
 
 
 @pytest.mark.parametrize(("option", "name"), [("--output", "v.xlsx"), ("--sheet", "s.gif")])
@@ -115,20 +108,25 @@ def test_parquet_is_a_predictions_file_as_csv_is(
     assert 'pip install "realdamage[analysis]"' in err
 
 
-def test_one_heat_map_for_each_photo_and_json_names_it(
-    predict: TypeIn, photos: Path, tmp_path: Path
+def test_json_lines_hold_whole_verdicts_and_name_a_heat_map_for_each(
+    predict: TypeIn, photos: Path
 ) -> None:
     Image.new("RGB", (64, 64), "blue").save(photos / "below" / "real.png")
     (photos / "empty.jpg").touch()
-    heat, path = photos / "heat", tmp_path / "v.jsonl"
-    assert predict(photos, "--heatmap", heat, "--output", path).code == 1
+    heat = photos / "heat"
+    done = predict(photos, "--heatmap", heat, "--format", "jsonl")
+    assert done.code == 1
     names = ["painted.heatmap.png", "real-2.heatmap.png", "real.heatmap.png"]
     assert sorted(picture.name for picture in heat.iterdir()) == names
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    drawn = {Path(line["file_name"]).name: line.get("heatmap_file") for line in lines}
-    assert drawn["painted.jpg"] == str(heat / names[0])
-    assert drawn["empty.jpg"] is None
-    assert len({line["heatmap_file"] for line in lines if "heatmap_file" in line}) == 3
+    painted, other, empty, real = map(json.loads, done.out.splitlines())
+    assert painted.pop("file_name") == str(photos / "below/painted.jpg")
+    assert painted.pop("ms") > 0
+    drawn = [line.pop("heatmap_file") for line in (painted, real, other)]
+    assert drawn[0] == str(heat / names[0])
+    assert sorted(drawn) == [str(heat / name) for name in names]
+    assert "heatmap_file" not in empty
+    verdict = Verdict.from_json(json.dumps(painted))
+    assert [region.box for region in verdict.regions] == [(0, 0, 64, 48)]
     assert "4 photos: " in predict(photos).err  # heat maps are no photos
 
 
@@ -203,12 +201,6 @@ def test_what_names_no_photo_is_a_usage_error(
     code, out, err = predict(given)
     assert (code, out) == (2, "")
     assert named in err
-
-
-def test_a_prior_changes_the_probability(predict: TypeIn, photos: Path) -> None:
-    out = predict(photos / "real.png", "--prior", "0.9").out
-    assert out.splitlines()[2].split()[3] == "0.142"  # sigmoid(-4 + log 9)
-    assert predict(photos, "--prior", "1.5").code == 2
 
 
 @pytest.mark.parametrize(
