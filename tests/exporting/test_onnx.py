@@ -33,16 +33,6 @@ def classifier(tiny_run: Path) -> DamageClassifier:
     return load_classifier(tiny_run / "best.ckpt")
 
 
-@pytest.fixture
-def perturbed(tiny_onnx: Path) -> bytes:
-    """The exported network with a patch head that is off by a little."""
-    model = onnx.load(tiny_onnx)
-    (head,) = [t for t in model.graph.initializer if t.name.endswith("patch_head.bias")]
-    moved = numpy_helper.to_array(head) + np.float32(0.02)
-    head.CopyFrom(numpy_helper.from_array(moved, head.name))
-    return model.SerializeToString()
-
-
 def test_file_and_network_agree_from_bytes_to_verdict(
     tiny_onnx: Path, classifier: DamageClassifier
 ) -> None:
@@ -84,35 +74,38 @@ def test_any_number_of_tiles_gives_what_each_gives_alone(
     np.testing.assert_allclose(evidence, expected_evidence, atol=1e-4)
 
 
-def export(classifier: DamageClassifier, folder: Path, tolerance: float = TOLERANCE) -> float:
-    metadata, output = model_metadata(classifier), folder / "model.onnx"
-    return export_network(classifier.network, metadata, output, tolerance=tolerance)
-
-
 def test_a_file_that_disagrees_is_not_written(
-    tiny_run: Path, perturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "onnx_bytes", lambda *_: perturbed)
-    network = load_classifier(tiny_run / "best.ckpt")
-    (tmp_path / "model.onnx").write_bytes(b"the old one")
+    model = onnx.load(tiny_onnx)
+    (head,) = [t for t in model.graph.initializer if t.name.endswith("patch_head.bias")]
+    moved = numpy_helper.to_array(head) + np.float32(0.02)
+    head.CopyFrom(numpy_helper.from_array(moved, head.name))
+    monkeypatch.setattr(exporter, "onnx_bytes", lambda _: model.SerializeToString())
+    changed = load_classifier(tiny_run / "best.ckpt")
+    network, metadata = changed.network, model_metadata(changed)
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"the old one")
     with pytest.raises(ModelFileError, match=r"e-03.*tolerance=0\.001") as error:
-        export(network, tmp_path)
+        export_network(network, metadata, output, tolerance=TOLERANCE)
     assert error.value.code == "parity"
-    assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
-    assert TOLERANCE < export(network, tmp_path, tolerance=0.1) < 0.1
+    assert output.read_bytes() == b"the old one"
+    assert TOLERANCE < export_network(network, metadata, output, tolerance=0.1) < 0.1
     with torch.no_grad():
-        network.network.patch_head.bias.fill_(float("nan"))
+        network.patch_head.bias.fill_(float("nan"))
     with pytest.raises(ModelFileError):
-        export(network, tmp_path, tolerance=1e9)
+        export_network(network, metadata, output, tolerance=1e9)
 
 
+@pytest.mark.usefixtures("exported")
 def test_an_export_is_made_again_only_when_something_has_changed(
     tiny_run: Path, save_red_model: Callable[..., Path], tmp_path: Path, run_command: Any
 ) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
+    checkpoint = run / "best.ckpt"
     model = save_red_model(run / "model.onnx")
     before = model.read_bytes()
-    arguments = ("export", f"checkpoint={run}/best.ckpt")
+    arguments = ("export", f"checkpoint={checkpoint}")
     assert run_command(*arguments).code == 2  # it is calibrated
     assert model.read_bytes() == before
     assert run_command(*arguments, "overwrite=true").code == 0
@@ -121,17 +114,15 @@ def test_an_export_is_made_again_only_when_something_has_changed(
     policy = Policy(t_synthetic=1, t_real=0, fpr=0.1, miss=0.1, negatives="real", photos={})
     write_model_file(model, data, replace(metadata, policy=policy))
     before = model.read_bytes()
-    for again in (arguments, arguments):
-        assert run_command(*again).code == 0
-        assert model.read_bytes() == before
+    assert run_command(*arguments).code == 0
+    assert model.read_bytes() == before
     # Another option, another checkpoint: the file is kept unless that is asked for.
     assert run_command(*arguments, "tolerance=0.01").code == 2
-    shutil.copy(run / "last.ckpt", run / "best.ckpt")
+    torch.save(torch.load(checkpoint, weights_only=True) | {"other": 1}, checkpoint)
     assert run_command(*arguments).code == 2
     assert model.read_bytes() == before
     # A demonstration has no thresholds to lose.
-    demo = replace(metadata, policy=policy, demo=True)
-    write_model_file(model, data, demo)
+    write_model_file(model, data, replace(metadata, policy=policy, demo=True))
     assert run_command(*arguments).code == 0
-    last = hashlib.sha256((run / "last.ckpt").read_bytes()).hexdigest()
-    assert read_model_file(model)[1].training["export"]["checkpoint_sha256"] == last
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert read_model_file(model)[1].training["export"]["checkpoint_sha256"] == digest

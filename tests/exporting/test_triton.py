@@ -124,6 +124,7 @@ def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
     assert bare.value.code == "no_metadata"
 
 
+@pytest.mark.usefixtures("exported")
 def test_the_command_takes_a_checkpoint_or_a_model(
     tiny_run: Path, tiny_onnx: Path, tmp_path: Path, run_command: Callable[..., Any]
 ) -> None:
