@@ -13,6 +13,6 @@ from realdamage.exporting import onnx as exporter
 
 @pytest.fixture
 def exported(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`realdamage-export` of a checkpoint with the weights of `tiny_run` starts with these bytes."""
+    """What torch exports from the weights of `tiny_run`."""
     data = split_metadata(tiny_onnx.read_bytes())[0]
     monkeypatch.setattr(exporter, "onnx_bytes", lambda _: data)
