@@ -54,11 +54,11 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GeneratorSettin
 
 @pytest.fixture
 def recipe(codec: dict[str, GeneratorSettings | None], tiny_manifest: Path) -> Recipe:
-    """Over the 16 real photos of `tiny_manifest`: PNG, split already."""
+    """Over six real photos of `tiny_manifest`: PNG, split already."""
     return Recipe(
         name="test",
         seed=3,
-        source=SourceSettings(str(tiny_manifest)),
+        source=SourceSettings(str(tiny_manifest), per_source=3),
         shares=SHARES,
         paint_share=0.5,
         generators=codec,
@@ -82,11 +82,11 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_a_second_folder_is_edited_too_and_included_once(
-    recipe: Recipe, tmp_path: Path, photo_factory: Callable[..., Any]
+def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
+    recipe: Recipe, write_set: Any, tmp_path: Path, photo_factory: Callable[..., Any]
 ) -> None:
     """`wild` has two photos of its own, an edit of a third, and an edit that shows nothing."""
-    wild = tmp_path / "wild"
+    wild, root = tmp_path / "wild", tmp_path / "set"
     wild.mkdir()
     rows = [{"file_name": f"real{i}.png", "label": "real", "source": "camera"} for i in range(3)]
     edit = {"file_name": "edit.png", "label": "synthetic", "kind": "ai_whole", "family": "other"}
@@ -97,40 +97,63 @@ def test_a_second_folder_is_edited_too_and_included_once(
     write_manifest(wild, pd.DataFrame(rows).fillna(""))
     source = replace(recipe.source, more=[str(wild)], crop=200)
     with pytest.raises(SynthesisError) as caught:  # the other folder has splits
-        synthesize(replace(recipe, source=source), tmp_path / "set")
+        synthesize(replace(recipe, source=source), root)
     assert caught.value.code == "no_split"
     write_manifest(wild, pd.DataFrame(rows).fillna("").assign(split="val"))
     manifest = read_manifest(wild)
     write_split_table(tmp_path / "splits.csv", manifest, manifest.table)
-    include: dict[str, IncludeSettings | None] = {
-        "wild": IncludeSettings(str(wild), splits=str(tmp_path / "splits.csv"))
+    other = write_set(tmp_path / "other", groups=6, splits=False)
+    include = {
+        "wild": IncludeSettings(str(wild), splits=str(tmp_path / "splits.csv")),
+        "generated": IncludeSettings(str(other), exceptions={"source": "few real photos"}),
+        "left_out": None,
     }
-    synthesize(replace(recipe, source=source, include=include), tmp_path / "set")
-    table = read_manifest(tmp_path / "set").table
-    edited = table[(table["part"] == "photos") & (table["source"] == "camera")]
+    whole = replace(recipe, source=source, include=include)
+    synthesize(whole, root)
+    table = read_manifest(root).table
+    check_splits(table)
+    parts = dict(list(table.groupby("part")))
+    assert set(parts) == {"photos", "wild", "generated"}
+    edited = parts["photos"][parts["photos"]["source"] == "camera"]
     assert (edited["kind"] == "original").sum() == 2
     assert set(edited["family"]) > {"toy"}
     assert all(group.startswith("wild/") for group in edited["group"])
-    for name in edited["file_name"]:
-        with Image.open(tmp_path / "set" / name) as image:
-            assert image.size == (192, 192)  # the crop less the writer's offset
-    included = table[table["part"] == "wild"]
-    assert sorted(included["kind"]) == ["ai_whole", "original"]
-    assert set(included["split"]) == {"val"}
+    assert {pixels(root / name).shape for name in edited["file_name"]} == {(192, 192, 3)}
+    assert sorted(parts["wild"]["kind"]) == ["ai_whole", "original"]
+    assert set(parts["wild"]["split"]) == {"val"}
+    for column in ("file_name", "group"):
+        assert parts["generated"][column].str.startswith("generated/").all()
+    assert set(parts["generated"]["label"]) == {"real", "synthetic"}
+    sizes = {
+        part: {pixels(root / name).shape for name in rows["file_name"]}
+        for part, rows in parts.items()
+    }
+    assert sizes["wild"] | sizes["generated"] <= sizes["photos"]
+    exceptions = json.loads((root / "audit_exceptions.json").read_text())
+    assert exceptions == [{"part": "generated", "test": "source", "reason": "few real photos"}]
+    before = (root / "metadata.csv").read_bytes()
+    assert synthesize(whole, root).made == 0
+    assert (root / "metadata.csv").read_bytes() == before
+    clear(root)
+    assert not list(root.iterdir())
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = synthesize(recipe, tmp_path / "straight")
+    straight = synthesize(replace(recipe, workers=2), tmp_path / "straight")
+    gone = {"gone": GeneratorSettings("gone.safetensors", "toy")}
+    with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
+        synthesize(replace(recipe, generators=gone), tmp_path / "cut")
+    assert list((tmp_path / "cut").iterdir()) == []  # so that the next run may have it
     make: Callable[[int], int] = runner._make
 
-    def fail_at_five(index: int) -> int:
-        if index == 5:
+    def fail_at_three(index: int) -> int:
+        if index == 3:
             raise SynthesisError("the power went")
         return make(index)
 
-    monkeypatch.setattr(runner, "_make", fail_at_five)
+    monkeypatch.setattr(runner, "_make", fail_at_three)
     with pytest.raises(SynthesisError, match="the power went"):
         synthesize(recipe, tmp_path / "cut")
     assert not (tmp_path / "cut" / "metadata.csv").exists()
@@ -139,25 +162,10 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert 0 < resumed.made < straight.made == resumed.photos
     assert contents(tmp_path / "cut") == contents(tmp_path / "straight")
     # Once it is finished, nothing is loaded or written again: the splits may be the user's by now.
-    with monkeypatch.context() as patched:
-        patched.setattr(runner, "_start_worker", fail_at_five)
-        patched.setattr(runner, "write_manifest", fail_at_five)
-        again = synthesize(recipe, tmp_path / "cut")
+    monkeypatch.setattr(runner, "_start_worker", fail_at_three)
+    monkeypatch.setattr(runner, "write_manifest", fail_at_three)
+    again = synthesize(recipe, tmp_path / "cut")
     assert (again.made, again.photos) == (0, straight.photos)
-    assert synthesize(recipe, tmp_path / "cut", overwrite=True).made == straight.made
-
-
-def test_a_run_that_fails_at_once_does_not_block_the_next(recipe: Recipe, tmp_path: Path) -> None:
-    gone: dict[str, GeneratorSettings | None] = {
-        "gone": GeneratorSettings("gone.safetensors", "toy")
-    }
-    with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
-        synthesize(replace(recipe, generators=gone, workers=2), tmp_path / "set")
-    assert list((tmp_path / "set").iterdir()) == []
-    made = synthesize(replace(recipe, workers=2), tmp_path / "set").made
-    assert made == synthesize(recipe, tmp_path / "one").made
-    # Any number of workers makes the same set.
-    assert contents(tmp_path / "set") == contents(tmp_path / "one")
 
 
 def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
@@ -168,7 +176,7 @@ def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
 ) -> None:
     (tmp_path / "mine").mkdir()
     for index in range(8):
-        Image.fromarray(photo_factory(80, 96, index)).save(tmp_path / "mine" / f"{index}.jpg")
+        Image.fromarray(photo_factory(72, 72, index)).save(tmp_path / "mine" / f"{index}.jpg")
     reached: list[Any] = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: reached.append(address))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: reached.append(address))
@@ -196,7 +204,7 @@ def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
         with pytest.raises(UsageError) as caught:
             synthesize(changed, root)
         assert caught.value.code == "other_set"
-    synthesize(other, root, overwrite=True)
+    assert synthesize(other, root, overwrite=True).made > 0
     clear(root)
     assert {path for path in root.rglob("*") if path.is_file()} == mine
     for overwrite in (False, True):
@@ -248,31 +256,6 @@ def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(
     assert len(caplog.records) == 1
 
 
-def test_an_included_set_becomes_a_part_in_the_others_sizes_and_with_its_exception(
-    recipe: Recipe, write_set: Any, tmp_path: Path
-) -> None:
-    other, root = write_set(tmp_path / "other", groups=6, splits=False), tmp_path / "set"
-    include = IncludeSettings(str(other), exceptions={"source": "few real photos"})
-    whole = replace(recipe, include={"generated": include, "left_out": None})
-    synthesize(whole, root)
-    table = read_manifest(root).table
-    assert set(table["part"]) == {"photos", "generated"}
-    added, own = (table[table["part"] == part] for part in ("generated", "photos"))
-    assert added["file_name"].str.startswith("generated/photos/").all()
-    assert added["group"].str.startswith("generated/").all()
-    assert set(added["label"]) == {"real", "synthetic"}
-    check_splits(table)
-    sizes = [{pixels(root / name).shape for name in part["file_name"]} for part in (added, own)]
-    assert sizes[0] <= sizes[1]
-    exceptions = json.loads((root / "audit_exceptions.json").read_text())
-    assert exceptions == [{"part": "generated", "test": "source", "reason": "few real photos"}]
-    before = (root / "metadata.csv").read_bytes()
-    assert synthesize(whole, root).made == 0
-    assert (root / "metadata.csv").read_bytes() == before
-    clear(root)
-    assert not list(root.iterdir())
-
-
 def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,20 +278,22 @@ def photo(photo_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
     return str(path)
 
 
-@pytest.fixture
-def group(codec: dict[str, GeneratorSettings | None], tmp_path: Path) -> Callable[..., list[Row]]:
-    """`group(base, seed=0, quality=100, …)`: the rows of a group in `tmp_path / str(seed)`; more
-    goes to the recipe."""
+@pytest.fixture(scope="module")
+def group(
+    codec: dict[str, GeneratorSettings | None], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[list[Row], Path]]:
+    """`group(base, …)`: the rows of a group and its folder; more goes to the recipe."""
 
-    def make(base: Base, seed: int = 0, quality: int = 100, **changes: Any) -> list[Row]:
+    def make(base: Base, **changes: Any) -> tuple[list[Row], Path]:
         given = {"damages": ["cracked", "stained"], "overlay_share": 0.0, "generators": codec}
         recipe = Recipe(**{**given, **changes})
         engines = {
             name: engine_class(each.engine)(name, each, {})
             for name, each in recipe.loadable().items()
         }
-        maker = GroupMaker(recipe, engines, TablePool.of_qualities(quality, quality), [base])
-        return maker.group(base, 3, tmp_path / str(seed), np.random.default_rng(seed))
+        root = tmp_path_factory.mktemp("group")
+        maker = GroupMaker(recipe, engines, TablePool.of_qualities(97, 100), [base])
+        return maker.group(base, 3, root, np.random.default_rng(0)), root
 
     return make
 
@@ -318,16 +303,17 @@ def by_kind(rows: list[Row]) -> dict[str, Row]:
 
 
 @pytest.mark.parametrize("condition", ["intact", "damaged"])
-def test_a_group_holds_the_base_and_the_four_derived_kinds(
-    group: Any, photo: str, condition: str, tmp_path: Path
+def test_a_group_holds_the_base_and_the_four_derived_kinds_all_saved_alike(
+    group: Any, photo: str, condition: str
 ) -> None:
     damage = "cracked" if condition == "damaged" else ""
-    base = Base(photo, damage, condition, "shop", shares=ALL, paint_share=1.0)
-    rows = by_kind(group(base))
+    found, root = group(Base(photo, damage, condition, "shop", shares=ALL, paint_share=1.0))
+    rows = by_kind(found)
     first = "damaged" if damage else "original"
     assert set(rows) == set(KINDS) - ({"original", "damaged"} - {first})
+    saved = set()
     for kind, row in rows.items():
-        data = (tmp_path / "0" / row["file_name"]).read_bytes()
+        data = (root / row["file_name"]).read_bytes()
         assert row["label"] == KIND_LABELS[kind]
         assert row["pair"] == ("" if kind == first else rows[first]["file_name"])
         assert (row["condition"], row["group"], row["source"]) == (condition, "shop/000003", "shop")
@@ -336,49 +322,37 @@ def test_a_group_holds_the_base_and_the_four_derived_kinds(
         generators = {"ai_region": "tiny", "ai_whole": "tiny", "pasted": "paint"}
         assert row["generator"] == generators.get(kind, "")
         assert row["family"] == ("toy" if kind.startswith("ai_") else "")
-    assert rows[first]["damage"] == rows["annotated"]["damage"] == damage
-    assert rows["ai_region"]["damage"] in ("cracked", "stained")
-
-
-def test_all_photos_of_a_group_are_saved_alike(group: Any, photo: str, tmp_path: Path) -> None:
-    found = set()
-    for row in group(Base(photo, shares=ALL), quality=90):
-        with Image.open(tmp_path / "0" / row["file_name"]) as image:
+        with Image.open(root / row["file_name"]) as image:
             tables = tuple(tuple(table) for table in image.quantization.values())
             sampling = JpegImagePlugin.get_sampling(image)
-            found.add((image.format, image.mode, image.size, tables, sampling))
+            saved.add((image.format, image.mode, image.size, tables, sampling))
             assert not image.getexif()
         if row["mask_file_name"]:
-            with Image.open(tmp_path / "0" / row["mask_file_name"]) as mask:
+            with Image.open(root / row["mask_file_name"]) as mask:
                 assert mask.size == image.size
-    assert len(found) == 1
-
-
-def test_outside_of_its_mask_an_edit_is_its_original(
-    group: Any, photo: str, tmp_path: Path
-) -> None:
-    rows, root = by_kind(group(Base(photo, shares=ALL, paint_share=1.0))), tmp_path / "0"
-    original = pixels(root / rows["original"]["file_name"])
+    assert len(saved) == 1
+    assert rows[first]["damage"] == rows["annotated"]["damage"] == damage
+    assert rows["ai_region"]["damage"] in ("cracked", "stained")
+    # Outside of its mask an edit is its original, but for the feather of the blend and JPEG.
+    original = pixels(root / rows[first]["file_name"])
     for kind in ("ai_region", "pasted"):
-        mask = pixels(root / rows[kind]["mask_file_name"])[..., 0] > 0
+        changed = pixels(root / rows[kind]["mask_file_name"])[..., 0] > 0
         difference = np.abs(pixels(root / rows[kind]["file_name"]) - original).max(axis=2)
-        # The feather of the blend and JPEG's blocks reach a little beyond.
-        far = ~ndimage.binary_dilation(mask, iterations=30)
+        far = ~ndimage.binary_dilation(changed, iterations=30)
         assert far.mean() > 0.2, kind
         assert difference[far].max() <= 3, kind
-        assert difference[mask].mean() > 4 * difference[far].mean(), kind
+        assert difference[changed].mean() > 4 * difference[far].mean(), kind
     assert pixels(root / rows["ai_whole"]["mask_file_name"]).min() == 255
 
 
-def test_annotations_on_edits_are_not_called_synthetic(
-    group: Any, photo: str, tmp_path: Path
-) -> None:
+def test_annotations_on_edits_are_not_called_synthetic(group: Any, photo: str) -> None:
     base = Base(photo, shares={"ai_whole": 1.0})
-    plain = pixels(tmp_path / "0" / group(base)[1]["file_name"])
-    row = group(base, overlay_share=1.0)[1]
-    unmarked = pixels(tmp_path / "0" / row["mask_file_name"])[..., 0] == 0
+    (_, row), root = group(base)
+    plain = pixels(root / row["file_name"])
+    (_, row), root = group(base, overlay_share=1.0)
+    unmarked = pixels(root / row["mask_file_name"])[..., 0] == 0
     assert 0 < unmarked.mean() < 0.9
-    changed = np.abs(pixels(tmp_path / "0" / row["file_name"]) - plain).max(axis=2)
+    changed = np.abs(pixels(root / row["file_name"]) - plain).max(axis=2)
     assert changed[unmarked].mean() > 5 * changed[~unmarked].mean()
 
 
@@ -408,7 +382,7 @@ def test_an_engine_is_one_class_and_one_entry_of_a_recipe(
     monkeypatch.setattr(runner, "Darken", Darken, raising=False)
     mine = GeneratorSettings("hub/mine", "mine", "realdamage.synthesis.runner:Darken")
     base = Base(photo, shares={"ai_region": 4.0, "ai_whole": 2.0}, paint_share=0.5)
-    rows = group(base, seed=1, generators={**codec, "dark": mine})
+    rows, _ = group(base, generators={**codec, "dark": mine})
     dark = [row for row in rows if row["generator"] == "dark"]
     assert {row["kind"] for row in dark} == {"ai_region"}
     assert {(row["family"], row["model"]) for row in dark} == {("mine", "hub/mine")}
