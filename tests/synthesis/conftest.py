@@ -35,12 +35,8 @@ def text_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tokenizer")
     letters = [chr(code) for code in range(33, 127)]
-    tokens = [
-        *letters,
-        *(f"{letter}</w>" for letter in letters),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
+    ends = [f"{letter}</w>" for letter in letters]
+    tokens = [*letters, *ends, "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")

@@ -16,11 +16,10 @@ def photo(height: int = 160, width: int = 220) -> np.ndarray:
 def test_mask_is_what_changed(kind: str) -> None:
     rgb = photo()
     before = rgb.copy()
-    for seed in range(6):
+    for seed in range(4):
         edit = annotated(rgb, np.random.default_rng(seed), (kind,))
         np.testing.assert_array_equal(rgb, before)
-        assert edit.damage == ""
-        assert edit.rgb.dtype == np.uint8
+        assert (edit.damage, edit.rgb.dtype) == ("", np.uint8)
         np.testing.assert_array_equal(edit.mask, (edit.rgb != rgb).any(-1))
         assert 0.001 < edit.mask.mean() < (1.01 if kind == "tone" else 0.6)
 
@@ -34,8 +33,8 @@ def test_annotations_are_deterministic_and_varied() -> None:
     assert len({rgb.tobytes() for rgb in first}) == 10
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (40, 800), (800, 40), (1700, 40)])
-def test_tiny_and_long_photos(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(40, 800), (800, 40), (1700, 40)])
+def test_long_photos(shape: tuple[int, int]) -> None:
     for seed, kind in enumerate(ANNOTATIONS):
         edit = annotated(photo(*shape), np.random.default_rng(seed), (kind,))
         assert edit.rgb.shape == (*shape, 3)

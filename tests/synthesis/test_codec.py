@@ -106,23 +106,21 @@ def test_taef2_gives_back_what_a_photo_shows() -> None:
     assert 0.5 < np.abs(repainted.astype(int) - photo).mean() < 12  # grey levels
 
 
-def tiny_autoencoder(name: str) -> Any:
-    diffusers = pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
-    small: dict[str, dict[str, Any]] = {
-        "AutoencoderTiny": {f"{h}_block_out_channels": (8,) * 4 for h in ("encoder", "decoder")},
-        "AutoencoderKL": {
-            "block_out_channels": (8, 8),
-            "down_block_types": ("DownEncoderBlock2D",) * 2,
-            "up_block_types": ("UpDecoderBlock2D",) * 2,
-            "norm_num_groups": 4,
-        },
-    }
-    return getattr(diffusers, name)(**small[name])
+SMALL: dict[str, dict[str, Any]] = {
+    "AutoencoderTiny": {f"{half}_block_out_channels": (8,) * 4 for half in ("encoder", "decoder")},
+    "AutoencoderKL": {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "norm_num_groups": 4,
+    },
+}
 
 
-@pytest.mark.parametrize("name", ["AutoencoderTiny", "AutoencoderKL"])
+@pytest.mark.parametrize("name", SMALL)
 def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
-    tiny_autoencoder(name).save_pretrained(tmp_path / "weights")
+    diffusers = pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
+    getattr(diffusers, name)(**SMALL[name]).save_pretrained(tmp_path / "weights")
     repainted, again = (codec(tmp_path / "weights").reconstruct(RGB) for _ in range(2))
     assert repainted.shape == RGB.shape
     assert np.array_equal(repainted, again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +49,14 @@ def edit(editing_model: str, prompts: dict[str, Any]) -> Editor:
     return made
 
 
-def answer_with(engine: Any, picture: npt.NDArray[np.float64], monkeypatch: Any) -> None:
-    answer = type("Answer", (), {"images": [picture]})()
-    monkeypatch.setattr(type(engine.pipeline._pipe), "__call__", lambda *_, **__: answer)
+def answer_with(engine: Any, answer: Any, monkeypatch: Any) -> None:
+    """Its pipeline answers with a picture, or raises an error."""
+    pipe = type(engine.pipeline._pipe)
+    if isinstance(answer, Exception):
+        stub = Mock(side_effect=answer)
+    else:
+        stub = Mock(return_value=Mock(images=[answer]))
+    monkeypatch.setattr(pipe, "__call__", stub)
 
 
 @pytest.fixture
@@ -134,14 +140,6 @@ def test_windows_hold_the_region_at_native_size(
     assert {size[:2] for size in windows} == {expected}
 
 
-def test_an_inpainting_pipeline_that_answers_another_size_is_named(
-    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer_with(inpaint, np.random.default_rng(0).random((192, 192, 3)), monkeypatch)
-    with pytest.raises(SynthesisError, match=r"128x128 .* 192x192: set .*tiny\.options\.side"):
-        inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
-
-
 def test_an_editor_that_answers_another_size_is_resized_and_says_so(
     edit: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,28 +161,16 @@ def test_a_text_to_image_model_inpaints_through_its_sibling(
     assert made.mask[REGION].all()
 
 
-@pytest.mark.parametrize(
-    ("model", "options", "said"),
-    [
-        ("m/m", {"side": 500}, "side"),
-        ("m/m", {"languages": []}, "languages"),
-        ("m/m", {"stpes": 3}, "stpes"),
-        ("/nowhere/weights", {}, "/nowhere/weights: no such folder"),
-        ("weights", {}, "weights: no such folder"),
-    ],
-)
-def test_wrong_settings_are_named(
-    model: str, options: dict[str, Any], said: str, prompts: dict[str, Any]
-) -> None:
-    with pytest.raises(SynthesisError, match=said):
-        load(Inpaint, model, prompts, **options)
-
-
-def test_pipelines_that_do_something_else_are_named(
+def test_wrong_settings_and_models_are_named(
     inpainting_model: str, text_to_image_model: str, prompts: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "TomorrowsPipeline"}')
     wrong: list[tuple[Any, str | Path, dict[str, Any], str]] = [
+        (Inpaint, "m/m", {"side": 500}, "side"),
+        (Inpaint, "m/m", {"languages": []}, "languages"),
+        (Inpaint, "m/m", {"stpes": 3}, "stpes"),
+        (Inpaint, "/nowhere/weights", {}, "/nowhere/weights: no such folder"),
+        (Inpaint, "weights", {}, "weights: no such folder"),
         (Inpaint, inpainting_model, {"pipeline": "AutoencoderKL"}, "no such pipeline"),
         (Editor, inpainting_model, {}, "engine=inpaint"),
         (Inpaint, text_to_image_model, {"pipeline": "FluxPipeline"}, "mask_image"),
@@ -198,28 +184,23 @@ def test_pipelines_that_do_something_else_are_named(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("answer", "code", "said"),
     [
-        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
-        (ValueError("strength too low"), "pipeline_failed"),
+        (RuntimeError("CUDA out of memory. Tried 2 GiB"), "out_of_memory", r"tiny\.options"),
+        (ValueError("strength too low"), "pipeline_failed", r"tiny\.options"),
+        (np.full((128, 128, 3), np.nan), "synthesis", "NaN"),
+        (np.zeros((128, 128, 3)), "synthesis", "one colour"),
+        (
+            np.random.default_rng(0).random((192, 192, 3)),
+            "synthesis",
+            r"128x128 .* 192x192: set .*tiny\.options\.side",
+        ),
     ],
 )
-def test_failures_of_a_pipeline_name_its_settings(
-    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+def test_failures_and_unusable_pictures_are_named(
+    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch, answer: Any, code: str, said: str
 ) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(type(inpaint.pipeline._pipe), "__call__", fail)
-    with pytest.raises(SynthesisError, match=r"tiny\.options") as caught:
+    answer_with(inpaint, answer, monkeypatch)
+    with pytest.raises(SynthesisError, match=said) as caught:
         inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
     assert caught.value.code == code
-
-
-@pytest.mark.parametrize(("value", "said"), [(np.nan, "NaN"), (0.0, "one colour")])
-def test_unusable_pictures_are_refused(
-    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch, value: float, said: str
-) -> None:
-    answer_with(inpaint, np.full((128, 128, 3), value), monkeypatch)
-    with pytest.raises(SynthesisError, match=said):
-        inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))

@@ -29,11 +29,11 @@ def test_every_damage_is_asked_for_in_english_and_chinese(
 ) -> None:
     rng = np.random.default_rng(0)
     for form in FORMS:
-        prompts = [catalogue.draw(form, damage, rng, ("en", "zh")) for _ in range(200)]
+        prompts = [catalogue.draw(form, damage, rng, ("en", "zh")) for _ in range(120)]
         assert {chinese(prompt.text) for prompt in prompts} == {True, False}
         assert all(chinese(prompt.text) == chinese(prompt.negative) for prompt in prompts)
         assert not any("{" in prompt.text + prompt.negative for prompt in prompts)
-        assert len({prompt.text for prompt in prompts}) > (100 if damage else 20)
+        assert len({prompt.text for prompt in prompts}) > (60 if damage else 20)
 
 
 @pytest.mark.parametrize(

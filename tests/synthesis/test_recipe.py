@@ -6,9 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -260,9 +262,8 @@ def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest of Ray is tested on a cluster, in tests/scale."""
-    from realdamage.scale import cluster
-
-    monkeypatch.setattr(cluster, "in_actors", lambda *given, **more: iter(()))
+    cluster = SimpleNamespace(in_actors=lambda *_, **__: iter(()))
+    monkeypatch.setitem(sys.modules, "realdamage.scale.cluster", cluster)
     with pytest.raises(RealDamageError) as caught:
         runner.synthesize(recipe, tmp_path / "ray", {}, runner="ray")
     assert caught.value.code == "folder_not_shared"
