@@ -58,9 +58,7 @@ def test_every_draw_lies_within_its_bounds_and_reaches_across_them() -> None:
     filters = {step.filter for step in steps if isinstance(step, Resize)}
     assert filters == {"bilinear", "bicubic", "lanczos", "box"}
     assert any(isinstance(step, Webp) for step in steps)
-
-
-def test_half_of_the_second_jpegs_lie_on_another_grid() -> None:
+    # Half of the second JPEGs lie on another grid.
     seconds = [each.steps[-1] for each in drawn(ALWAYS)]
     shifted = [step.shift for step in seconds if isinstance(step, Jpeg) and step.shift != (0, 0)]
     assert 70 < len(shifted) < 130
@@ -79,13 +77,9 @@ def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory)
             assert np.argmax(starts) == -moved % 8
 
 
-def test_probability_is_the_share_of_crops_that_are_degraded() -> None:
-    assert all(each.steps == () for each in drawn(Degradations(probability=0.0)))
-    half = drawn(Degradations(probability=0.5, jpeg=1.0, webp=0.0), 1000)
-    assert abs(np.mean([each.steps != () for each in half]) - 0.5) < 0.05  # three deviations
-
-
-def test_the_curriculum_starts_clean_and_grows() -> None:
+def test_the_probability_is_a_share_of_the_crops_and_the_curriculum_starts_clean() -> None:
+    share = drawn(Degradations(probability=0.5, jpeg=1.0, webp=0.0), 1000)
+    assert abs(np.mean([each.steps != () for each in share]) - 0.5) < 0.05  # three deviations
     growing = Degradations(
         probability=1.0, jpeg=1.0, webp=0.0, quality=(50, 95), curriculum_epochs=4
     )
