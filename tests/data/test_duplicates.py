@@ -20,32 +20,25 @@ from realdamage.errors import PhotoError
 Factory = Callable[[int, int, int], np.ndarray]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, photo_factory: Factory) -> Path:
-    """Four scenes: one saved in several ways, one framed differently, one painted on."""
+def test_saves_frames_and_edits_of_one_scene_are_grouped_and_scenes_are_not(
+    tmp_path: Path, photo_factory: Factory
+) -> None:
     scenes = [photo_factory(240, 320, seed) for seed in range(4)]
-    Image.fromarray(scenes[0]).save(tmp_path / "a.png")
-    Image.fromarray(scenes[0]).save(tmp_path / "a_q30.jpg", quality=30)
-    Image.fromarray(scenes[0]).resize((160, 120)).save(tmp_path / "a_half.jpg", quality=80)
-    Image.fromarray(np.clip(scenes[0] * 1.2, 0, 255).astype(np.uint8)).save(
-        tmp_path / "a_bright.jpg"
-    )
-    turned = Image.fromarray(scenes[0]).transpose(Image.Transpose.ROTATE_90)
+    a, b, c, d = (Image.fromarray(scene) for scene in scenes)
+    a.save(tmp_path / "a.png")
+    a.save(tmp_path / "a_q30.jpg", quality=30)
+    a.resize((160, 120)).save(tmp_path / "a_half.jpg", quality=80)
+    a.point(lambda level: min(255, round(1.2 * level))).save(tmp_path / "a_bright.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown a quarter turn clockwise
-    turned.save(tmp_path / "a_rotated_by_exif.jpg", exif=exif)
-    Image.fromarray(scenes[1]).save(tmp_path / "b.jpg", quality=90)
-    Image.fromarray(scenes[1][3:, 4:]).save(tmp_path / "b_next_frame.jpg", quality=70)
-    Image.fromarray(scenes[2]).save(tmp_path / "c.jpg")
-    edited = scenes[2].copy()
-    edited[100:124, 140:164] = (40, 30, 20)
-    Image.fromarray(edited).save(tmp_path / "c_edit.jpg")
-    Image.fromarray(scenes[3]).save(tmp_path / "d.jpg")
-    return tmp_path
-
-
-def test_saves_frames_and_edits_of_one_scene_are_grouped_and_scenes_are_not(folder: Path) -> None:
-    paths = sorted(folder.iterdir())
+    a.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a_rotated_by_exif.jpg", exif=exif)
+    b.save(tmp_path / "b.jpg", quality=90)
+    b.crop((4, 3, 320, 240)).save(tmp_path / "b_next_frame.jpg", quality=70)
+    c.save(tmp_path / "c.jpg")
+    c.paste((40, 30, 20), (140, 100, 164, 124))
+    c.save(tmp_path / "c_edit.jpg")
+    d.save(tmp_path / "d.jpg")
+    paths = sorted(tmp_path.iterdir())
     found = duplicate_groups(perceptual_hashes(paths, workers=1))
     by_label: dict[int, str] = {}
     for path, label in zip(paths, found.labels, strict=True):

@@ -37,9 +37,9 @@ def test_a_quality_per_class_is_found_and_files_written_alike_tell_nothing(tmp_p
     found = container_auroc(photo_set(tmp_path / "leaking", 60, {"real": 75, "synthetic": 95}))
     assert found.auroc > 0.99
     assert found.low > 0.95
-    found = container_auroc(photo_set(tmp_path / "honest", 200, {"real": 85, "synthetic": 85}))
+    found = container_auroc(photo_set(tmp_path / "honest", 120, {"real": 85, "synthetic": 85}))
     assert found.low < 0.5 < found.high
-    assert found.high - found.low < 0.25
+    assert found.high - found.low < 0.3
 
 
 def test_a_group_is_never_on_both_sides_of_a_fold(tmp_path: Path) -> None:
@@ -82,20 +82,14 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
     }
     assert {name: (a[name], b[name], c[name]) for name in expected} == expected
     assert a["bytes"] == (tmp_path / "a.jpg").stat().st_size
+    assert (a["upright"], a["aspect"]) == ((64, 48), 64 / 48)
+    exif[0x0112] = 6  # a quarter turn: upright it has another size, and is measured as stored
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    turned = container_facts(tmp_path / "turned.jpg")
+    assert (turned["upright"], turned["width"], turned["aspect"]) == ((48, 64), 64, 64 / 48)
     (tmp_path / "d.jpg").write_text("not a picture")
     with pytest.raises(PhotoError, match=r"d\.jpg"):
         container_facts(tmp_path / "d.jpg")
-
-
-@pytest.mark.parametrize("orientation", [3, 6])
-def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
-    facts = container_facts(tmp_path / "a.jpg")
-    assert facts["upright"] == ((48, 64) if orientation > 4 else (64, 48))
-    # As stored: the turn itself may give a class away.
-    assert (facts["width"], facts["aspect"]) == (64, 64 / 48)
 
 
 @pytest.mark.parametrize(

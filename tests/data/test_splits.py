@@ -32,7 +32,7 @@ def linked_tables(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(linked_tables(), st.integers(0, 3))
 def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) -> None:
     try:
