@@ -66,6 +66,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"\0"))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_all_eight_orientations_decode_to_the_same_upright_pixels(
     picture: np.ndarray, form: str
@@ -77,12 +78,9 @@ def test_all_eight_orientations_decode_to_the_same_upright_pixels(
         upright = decode(encode(np.ascontiguousarray(turn(picture)), form, exif=exif, **options))
         assert upright.shape == picture.shape
         assert np.abs(upright.astype(int) - picture).max() <= (6 if form == "JPEG" else 0)
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_broken_exif_block_is_no_reason_to_refuse_a_photo(picture: np.ndarray) -> None:
-    data = encode(picture, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert np.array_equal(decode(data), picture)
+    if form == "PNG":  # a broken block is no reason to refuse a photo
+        data = encode(picture, form, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+        assert np.array_equal(decode(data), picture)
 
 
 def test_sixteen_bit_png_is_scaled_not_clipped() -> None:
@@ -157,13 +155,11 @@ def test_a_truncated_photo_is_an_error_and_not_half_grey(form: str) -> None:
         assert refusal(data[: int(share * len(data))]) in ("damaged_file", "damaged_header")
 
 
-@pytest.mark.parametrize(("width", "height"), [(20000, 20000), (10001, 10000)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_wrong_size_is_refused_from_the_header(
-    width: int, height: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_size_is_refused_from_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    assert refusal(png_header(width, height)).startswith("too_many_pixels")
+    assert refusal(png_header(20000, 20000)) == "too_many_pixels_told"  # by Pillow
+    assert refusal(png_header(10001, 10000)) == "too_many_pixels"
     assert refusal(png_header(4000, 31)) == "side_too_small"
 
 
@@ -185,28 +181,24 @@ def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "MPO"])
-def test_a_jpeg_of_64_scans_is_decoded(form: str) -> None:
+def test_more_than_64_scans_are_refused_before_the_photo_is_opened(
+    form: str, request: pytest.FixtureRequest
+) -> None:
     assert decode(many_scans(64, form)).shape == (48, 48, 3)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "MPO"])
-@pytest.mark.usefixtures("nothing_is_opened")
-def test_more_than_64_scans_are_refused_before_the_photo_is_opened(form: str) -> None:
+    request.getfixturevalue("nothing_is_opened")
     assert refusal(many_scans(65, form)) == "too_many_scans"
 
 
-def test_scans_of_a_thumbnail_or_behind_the_picture_are_not_counted(picture: np.ndarray) -> None:
-    data, bomb = encode(picture, "JPEG"), many_scans(300)
-    thumbnail = b"\xff\xe1" + struct.pack(">H", len(bomb) + 8) + b"Exif\0\0" + bomb
-    assert decode(data[:2] + thumbnail + data[2:] + bomb).shape == picture.shape
-
-
-def test_restarts_and_stuffed_bytes_are_not_padding() -> None:
+def test_what_only_looks_like_scans_or_padding_is_not_counted() -> None:
+    """Scans of a thumbnail or behind the picture, restart markers and stuffed bytes."""
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     data = encode(noise, "JPEG", quality=95, restart_marker_blocks=1)
     assert data.count(b"\xff\xd3") > 50
     assert data.count(b"\xff\0") > 100
-    assert decode(data + b"\xff" * 200_000).shape == noise.shape
+    bomb = many_scans(300)
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(bomb) + 8) + b"Exif\0\0" + bomb
+    found = decode(data[:2] + thumbnail + data[2:] + bomb + b"\xff" * 200_000)
+    assert found.shape == noise.shape
 
 
 SEGMENT = b"\xff\xe5\x00\x06abcd"

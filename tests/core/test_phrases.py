@@ -63,7 +63,7 @@ def test_every_template_is_used_and_every_used_one_exists() -> None:
     assert set(re.findall(r'\bphrase\(\s*"(\w+)"', SOURCE)) - set(ENGLISH) == set()
 
 
-def test_reasons_come_back_from_json() -> None:
+def test_reasons_come_back_from_json_and_nothing_else_is_read() -> None:
     said = (phrase("about", name="a.jpg"), phrase("too_small", side=300, limit=400))
     reason = Reason.of("too_small", *said)
     assert Reason.from_dict(reason.to_dict()) == reason
@@ -73,9 +73,6 @@ def test_reasons_come_back_from_json() -> None:
     assert len({reason, plain}) == 2
     newer = [{"template": "of another version", "values": {"x": "y"}}]
     assert read_phrases(newer) == (Phrase("of another version", {"x": "y"}),)
-
-
-@pytest.mark.parametrize("values", [3, ["a"], [{"template": "a", "values": {"b": 1}}]])
-def test_anything_else_is_refused(values: object) -> None:
-    with pytest.raises((TypeError, KeyError, AttributeError)):
-        read_phrases(values)
+    for other in (3, ["a"], [{"template": "a", "values": {"b": 1}}]):
+        with pytest.raises((TypeError, KeyError, AttributeError)):
+            read_phrases(other)
