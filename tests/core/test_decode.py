@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -223,26 +222,13 @@ def test_padding_is_refused_before_the_photo_is_opened(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
+@pytest.mark.timeout(60)  # a pipe that is read blocks for ever
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    """A pipe would block for ever and /dev/zero would fill the memory: this runs in a process with
-    limits on both."""
-    (photo := tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
-    (link := tmp_path / "link.png").symlink_to(photo)
-    os.mkfifo(pipe := tmp_path / "pipe")
-    code = """
-import resource, sys
-from realdamage.core.decode import decode
-from realdamage.errors import PhotoError
-resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-for path in sys.argv[1:]:
-    try:
-        print(decode(path).shape)
-    except PhotoError as error:
-        print(str(error).partition(":")[0])
-"""
-    command = [sys.executable, "-c", code, str(pipe), "/dev/zero", str(link)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines() == [str(pipe), "/dev/zero", "(40, 40, 3)"]
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(tmp_path / "pipe") == refusal("/dev/null") == "photo"
+    (tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
+    (tmp_path / "link.png").symlink_to(tmp_path / "photo.png")
+    assert decode(tmp_path / "link.png").shape == (40, 40, 3)
 
 
 def test_what_is_not_a_photo_is_refused(
@@ -261,18 +247,13 @@ def test_what_is_not_a_photo_is_refused(
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
     assert refusal(heic) == "heic_needs_extra"
     assert refusal("https://example.org/a.jpg") == "url"
-
-
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [
+    others: list[tuple[object, str]] = [
         (np.zeros((40, 40, 4), np.uint8), r"uint8 \[40, 40, 4\]"),
         (np.zeros((40, 40, 3), np.float32), r"float32 \[40, 40, 3\]"),
         (7, "a int"),
         ("nowhere/photo.jpg", "nowhere/photo.jpg: no such photo"),
-        (str(Path(__file__).parent), "core: is a folder"),
-    ],
-)
-def test_other_sources_are_refused(source: object, found: str) -> None:
-    with pytest.raises(PhotoError, match=found):
-        decode(source)  # type: ignore[arg-type]
+        (tmp_path, "is a folder"),
+    ]
+    for source, found in others:
+        with pytest.raises(PhotoError, match=found):
+            decode(source)  # type: ignore[arg-type]
