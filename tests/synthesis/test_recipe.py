@@ -19,9 +19,9 @@ import pytest
 from PIL import Image, JpegImagePlugin
 from scipy import ndimage
 
-from realdamage.data.manifest import KIND_LABELS, KINDS, read_manifest, write_manifest
+from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.splits import check_splits, write_split_table
-from realdamage.data.writer import TablePool
+from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.errors import ConfigError, RealDamageError, SynthesisError, UsageError
 from realdamage.synthesis import runner
 from realdamage.synthesis.autoencoders import (
@@ -30,20 +30,17 @@ from realdamage.synthesis.autoencoders import (
     HouseCodecSpec,
     save_house_codec,
 )
-from realdamage.synthesis.engine import Edit, GeneratorSettings, engine_class
+from realdamage.synthesis.engine import Edit, GeneratorSettings
 from realdamage.synthesis.recipe import (
-    Base,
     IncludeSettings,
     Recipe,
     SourceSettings,
     WriterSettings,
     balanced_paint_share,
 )
-from realdamage.synthesis.runner import GroupMaker, clear
+from realdamage.synthesis.runner import clear
 
-SHARES = {"default": {"annotated": 0.6, "ai_region": 1.0, "ai_whole": 0.6, "pasted": 0.8}}
-ALL = {"annotated": 1.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 1.0}
-Row = dict[str, str]
+EVERY = {"annotated": 1.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +51,40 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GeneratorSettin
     return {"tiny": GeneratorSettings(str(path), "toy")}
 
 
-@pytest.fixture
-def recipe(codec: dict[str, GeneratorSettings | None], tiny_manifest: Path) -> Recipe:
-    """Over six real photos of `tiny_manifest`: PNG, split already."""
+@pytest.fixture(scope="module")
+def recipe(
+    codec: Any, photo_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Recipe:
+    """Over four real photos: PNG, two of them damaged, split already."""
+    root = tmp_path_factory.mktemp("source")
+    rows = []
+    for index, split in enumerate(("train", "val", "test", "train")):
+        name, damage = f"{index}.png", ("", "torn")[index % 2]
+        Image.fromarray(photo_factory(200, 240, index)).save(root / name)
+        condition = "damaged" if damage else "intact"
+        columns = {"condition": condition, "damage": damage, "source": "shop", "split": split}
+        rows.append({"file_name": name, "label": "real", "group": f"g{index}", **columns})
+    write_manifest(root, pd.DataFrame(rows))
     return Recipe(
         name="test",
         seed=3,
-        source=SourceSettings(str(tiny_manifest), per_source=3),
-        shares=SHARES,
-        paint_share=0.5,
+        source=SourceSettings(str(root)),
+        shares={"default": EVERY},
+        paint_share=1.0,
+        overlay_share=0.0,
+        damages=["cracked", "stained"],
         generators=codec,
-        writer=WriterSettings([85, 95]),
+        writer=WriterSettings([97, 100]),
         workers=1,
     )
+
+
+@pytest.fixture(scope="module")
+def made(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set of the recipe, by two processes; tests must not change it."""
+    root = tmp_path_factory.mktemp("made") / "set"
+    synthesize(replace(recipe, workers=2), root)
+    return root
 
 
 def synthesize(recipe: Recipe, root: Path, overwrite: bool = False) -> runner.Summary:
@@ -84,6 +102,49 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
+def test_every_photo_has_its_derived_kinds_all_saved_alike(made: Path) -> None:
+    table = read_manifest(made).table
+    assert len(table) == 4 * 5
+    for group, rows in table.groupby("group"):
+        (base,) = rows[rows["pair"] == ""].to_dict("records")
+        assert base["kind"] == ("damaged" if base["condition"] == "damaged" else "original")
+        assert set(rows["kind"]) == {base["kind"], *EVERY}
+        saved = set()
+        for row in rows.to_dict("records"):
+            kind, path = row["kind"], made / row["file_name"]
+            assert row["label"] == KIND_LABELS[kind]
+            assert row["pair"] == ("" if row == base else base["file_name"])
+            same = ("condition", "source", "split", "group")
+            assert [row[name] for name in same] == [base[name] for name in same]
+            assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert (row["mask_file_name"] != "") == (row["label"] == "synthetic")
+            generators = {"ai_region": "tiny", "ai_whole": "tiny", "pasted": "paint"}
+            assert row["generator"] == generators.get(kind, "")
+            assert row["family"] == ("toy" if kind.startswith("ai_") else "")
+            # What is damaged already is not painted on by a generator.
+            painted = kind == "pasted" or (kind in generators and not base["damage"])
+            assert row["damage"] in (("cracked", "stained") if painted else (base["damage"],))
+            with Image.open(path) as image:
+                tables = tuple(tuple(table) for table in image.quantization.values())
+                sampling = JpegImagePlugin.get_sampling(image)
+                saved.add((image.format, image.mode, image.size, tables, sampling))
+                assert not image.getexif()
+            if not row["mask_file_name"]:
+                continue
+            mask = pixels(made / row["mask_file_name"])[..., 0] > 0
+            assert mask.shape == image.size[::-1]
+            if kind == "ai_whole":
+                assert mask.all()
+                continue
+            # Outside of its mask an edit is its original, but for a soft edge and JPEG.
+            difference = np.abs(pixels(path) - pixels(made / base["file_name"])).max(axis=2)
+            far = ~ndimage.binary_dilation(mask, iterations=30)
+            assert far.mean() > 0.2, kind
+            assert difference[far].max() <= 3, kind
+            assert difference[mask].mean() > 4 * difference[far].mean(), kind
+        assert len(saved) == 1, group
+
+
 def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
     recipe: Recipe, write_set: Any, tmp_path: Path, photo_factory: Callable[..., Any]
 ) -> None:
@@ -97,7 +158,7 @@ def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
     for row, look in zip(rows, (0, 1, 2, 3, 2), strict=True):
         Image.fromarray(photo_factory(300, 260, look)).save(wild / row["file_name"])
     write_manifest(wild, pd.DataFrame(rows).fillna(""))
-    source = replace(recipe.source, more=[str(wild)], crop=200)
+    source = replace(recipe.source, more=[str(wild)], crop=96)
     with pytest.raises(SynthesisError) as caught:  # the other folder has splits
         synthesize(replace(recipe, source=source), root)
     assert caught.value.code == "no_split"
@@ -120,7 +181,7 @@ def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
     assert (edited["kind"] == "original").sum() == 2
     assert set(edited["family"]) > {"toy"}
     assert all(group.startswith("wild/") for group in edited["group"])
-    assert {pixels(root / name).shape for name in edited["file_name"]} == {(192, 192, 3)}
+    assert {pixels(root / name).shape for name in edited["file_name"]} == {(88, 88, 3)}
     assert sorted(parts["wild"]["kind"]) == ["ai_whole", "original"]
     assert set(parts["wild"]["split"]) == {"val"}
     for column in ("file_name", "group"):
@@ -141,9 +202,8 @@ def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
 
 
 def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = synthesize(replace(recipe, workers=2), tmp_path / "straight")
     gone = {"gone": GeneratorSettings("gone.safetensors", "toy")}
     with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
         synthesize(replace(recipe, generators=gone), tmp_path / "cut")
@@ -161,13 +221,13 @@ def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_byt
     assert not (tmp_path / "cut" / "metadata.csv").exists()
     monkeypatch.setattr(runner, "_make", make)
     resumed = synthesize(recipe, tmp_path / "cut")
-    assert 0 < resumed.made < straight.made == resumed.photos
-    assert contents(tmp_path / "cut") == contents(tmp_path / "straight")
+    assert 0 < resumed.made < resumed.photos == len(read_manifest(made))
+    assert contents(tmp_path / "cut") == contents(made)
     # Once it is finished, nothing is loaded or written again: the splits may be the user's by now.
     monkeypatch.setattr(runner, "_start_worker", fail_at_three)
     monkeypatch.setattr(runner, "write_manifest", fail_at_three)
     again = synthesize(recipe, tmp_path / "cut")
-    assert (again.made, again.photos) == (0, straight.photos)
+    assert (again.made, again.photos) == (0, resumed.photos)
 
 
 def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
@@ -201,7 +261,7 @@ def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
     mine = {root / "notes.txt", root / "photos" / "holiday.jpg", root / "masks" / "holiday.png"}
     for path in mine:
         path.write_text("mine")
-    fewer = replace(recipe.source, per_source=2)
+    fewer = replace(recipe.source, per_source=3)
     for changed in (other, replace(recipe, source=fewer)):  # or the same recipe over other photos
         with pytest.raises(UsageError) as caught:
             synthesize(changed, root)
@@ -269,92 +329,18 @@ def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(
     assert caught.value.code == "folder_not_shared"
 
 
-# One group.
-
-
-@pytest.fixture(scope="module")
-def photo(photo_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("source") / "photo.png"
-    Image.fromarray(photo_factory(200, 240, 0)).save(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def group(
-    codec: dict[str, GeneratorSettings | None], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., tuple[list[Row], Path]]:
-    """`group(base, …)`: the rows of a group and its folder; more goes to the recipe."""
-
-    def make(base: Base, **changes: Any) -> tuple[list[Row], Path]:
-        given = {"damages": ["cracked", "stained"], "overlay_share": 0.0, "generators": codec}
-        recipe = Recipe(**{**given, **changes})
-        engines = {
-            name: engine_class(each.engine)(name, each, {})
-            for name, each in recipe.loadable().items()
-        }
-        root = tmp_path_factory.mktemp("group")
-        maker = GroupMaker(recipe, engines, TablePool.of_qualities(97, 100), [base])
-        return maker.group(base, 3, root, np.random.default_rng(0)), root
-
-    return make
-
-
-def by_kind(rows: list[Row]) -> dict[str, Row]:
-    return {row["kind"]: row for row in rows}
-
-
-@pytest.mark.parametrize("condition", ["intact", "damaged"])
-def test_a_group_holds_the_base_and_the_four_derived_kinds_all_saved_alike(
-    group: Any, photo: str, condition: str
-) -> None:
-    damage = "cracked" if condition == "damaged" else ""
-    found, root = group(Base(photo, damage, condition, "shop", shares=ALL, paint_share=1.0))
-    rows = by_kind(found)
-    first = "damaged" if damage else "original"
-    assert set(rows) == set(KINDS) - ({"original", "damaged"} - {first})
-    saved = set()
-    for kind, row in rows.items():
-        data = (root / row["file_name"]).read_bytes()
-        assert row["label"] == KIND_LABELS[kind]
-        assert row["pair"] == ("" if kind == first else rows[first]["file_name"])
-        assert (row["condition"], row["group"], row["source"]) == (condition, "shop/000003", "shop")
-        assert row["sha256"] == hashlib.sha256(data).hexdigest()
-        assert (row["mask_file_name"] != "") == (row["label"] == "synthetic")
-        generators = {"ai_region": "tiny", "ai_whole": "tiny", "pasted": "paint"}
-        assert row["generator"] == generators.get(kind, "")
-        assert row["family"] == ("toy" if kind.startswith("ai_") else "")
-        with Image.open(root / row["file_name"]) as image:
-            tables = tuple(tuple(table) for table in image.quantization.values())
-            sampling = JpegImagePlugin.get_sampling(image)
-            saved.add((image.format, image.mode, image.size, tables, sampling))
-            assert not image.getexif()
-        if row["mask_file_name"]:
-            with Image.open(root / row["mask_file_name"]) as mask:
-                assert mask.size == image.size
-    assert len(saved) == 1
-    assert rows[first]["damage"] == rows["annotated"]["damage"] == damage
-    assert rows["ai_region"]["damage"] in ("cracked", "stained")
-    # Outside of its mask an edit is its original, but for the feather of the blend and JPEG.
-    original = pixels(root / rows[first]["file_name"])
-    for kind in ("ai_region", "pasted"):
-        changed = pixels(root / rows[kind]["mask_file_name"])[..., 0] > 0
-        difference = np.abs(pixels(root / rows[kind]["file_name"]) - original).max(axis=2)
-        far = ~ndimage.binary_dilation(changed, iterations=30)
-        assert far.mean() > 0.2, kind
-        assert difference[far].max() <= 3, kind
-        assert difference[changed].mean() > 4 * difference[far].mean(), kind
-    assert pixels(root / rows["ai_whole"]["mask_file_name"]).min() == 255
-
-
-def test_annotations_on_edits_are_not_called_synthetic(group: Any, photo: str) -> None:
-    base = Base(photo, shares={"ai_whole": 1.0})
-    (_, row), root = group(base)
-    plain = pixels(root / row["file_name"])
-    (_, row), root = group(base, overlay_share=1.0)
-    unmarked = pixels(root / row["mask_file_name"])[..., 0] == 0
-    assert 0 < unmarked.mean() < 0.9
-    changed = np.abs(pixels(root / row["file_name"]) - plain).max(axis=2)
-    assert changed[unmarked].mean() > 5 * changed[~unmarked].mean()
+def test_annotations_on_edits_are_not_called_synthetic(recipe: Recipe, tmp_path: Path) -> None:
+    plain, marked = tmp_path / "plain", tmp_path / "marked"
+    wholes = replace(recipe, shares={"default": {"ai_whole": 1.0}})
+    synthesize(wholes, plain)
+    synthesize(replace(wholes, overlay_share=1.0), marked)
+    table = read_manifest(marked).table
+    for row in table[table["kind"] == "ai_whole"].to_dict("records"):
+        unmarked = pixels(marked / row["mask_file_name"])[..., 0] == 0
+        assert 0 < unmarked.mean() < 0.9
+        name = row["file_name"]
+        changed = np.abs(pixels(marked / name) - pixels(plain / name)).max(axis=2)
+        assert changed[unmarked].mean() > 5 * changed[~unmarked].mean()
 
 
 class Darken:
@@ -377,18 +363,22 @@ class Darken:
 
 
 def test_an_engine_is_one_class_and_one_entry_of_a_recipe(
-    group: Any, photo: str, codec: Any, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets the edits that it can make, and its details reach the manifest."""
     monkeypatch.setattr(runner, "Darken", Darken, raising=False)
     mine = GeneratorSettings("hub/mine", "mine", "realdamage.synthesis.runner:Darken")
-    base = Base(photo, shares={"ai_region": 4.0, "ai_whole": 2.0}, paint_share=0.5)
-    rows, _ = group(base, generators={**codec, "dark": mine})
-    dark = [row for row in rows if row["generator"] == "dark"]
-    assert {row["kind"] for row in dark} == {"ai_region"}
-    assert {(row["family"], row["model"]) for row in dark} == {("mine", "hub/mine")}
-    assert [row["damage"] for row in dark] == Darken.asked
-    assert {row["generator"] for row in rows if row["kind"] == "ai_whole"} == {"tiny"}
-    recipe = Recipe(generators={"dark": mine})
-    assert recipe.digest({"a": 1}) != recipe.digest({"a": 2})
-    assert Recipe(generators=codec).digest({"a": 1}) == Recipe(generators=codec).digest({"a": 2})
+    shares = {"default": {"ai_region": 4.0, "ai_whole": 2.0}}
+    generators = {**recipe.generators, "dark": mine}
+    with_mine = replace(recipe, generators=generators, shares=shares, paint_share=0.5)
+    synthesize(with_mine, tmp_path / "set")
+    table = read_manifest(tmp_path / "set").table
+    dark = table[table["generator"] == "dark"]
+    assert set(dark["kind"]) == {"ai_region"}
+    assert set(dark["family"] + dark["model"]) == {"minehub/mine"}
+    for damage, asked in zip(dark["damage"], Darken.asked, strict=True):
+        assert damage == asked or (damage, asked) == ("torn", "")  # that of the photo itself
+    assert set(table["generator"][table["kind"] == "ai_whole"]) == {"tiny"}
+    # Prompts count only for engines that use them.
+    assert with_mine.digest({"a": 1}) != with_mine.digest({"a": 2})
+    assert recipe.digest({"a": 1}) == recipe.digest({"a": 2})
