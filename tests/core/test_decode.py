@@ -67,9 +67,7 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_all_eight_orientations_decode_to_the_same_upright_pixels(
-    picture: np.ndarray, form: str
-) -> None:
+def test_all_eight_orientations_decode_to_upright_pixels(picture: np.ndarray, form: str) -> None:
     options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
     for orientation, turn in STORED.items():
         exif = Image.Exif()

@@ -98,7 +98,7 @@ def test_runs_side_by_side_give_the_numbers_of_one_run(red_network: bytes) -> No
             assert all(map(np.array_equal, found, expected))
 
 
-def test_every_kind_of_source_gets_the_same_verdict_alone_and_in_a_list(
+def test_every_kind_of_source_gets_the_same_verdict(
     detector: Detector, blue_photo: Photos, tmp_path: Path
 ) -> None:
     rgb, path = blue_photo(90, 60, (0, 0, 32, 32)), tmp_path / "photo.png"
@@ -127,9 +127,7 @@ def test_an_error_may_take_the_place_of_a_verdict(
         detector.predict(photos, on_error="skip")  # type: ignore[call-overload]
 
 
-def test_photos_are_read_one_ahead_as_verdicts_are_asked_for(
-    detector: Detector, blue_photo: Photos
-) -> None:
+def test_photos_are_read_one_ahead(detector: Detector, blue_photo: Photos) -> None:
     given: list[int] = []
 
     def endless() -> Iterator[np.ndarray]:

@@ -175,9 +175,7 @@ def test_heat_and_boxes_lie_over_their_pixels(
     assert np.array_equal(np.asarray(verdict.overlay(rgb)), np.asarray(draw_overlay(rgb, verdict)))
 
 
-def test_boxes_are_drawn_also_where_they_are_narrow(
-    write_red_model: Models, blue_photo: Photos
-) -> None:
+def test_narrow_boxes_are_drawn_too(write_red_model: Models, blue_photo: Photos) -> None:
     rgb = blue_photo(160, 96, (32, 32, 96, 64))
     verdict = Detector.load(write_red_model()).predict(rgb)
     assert np.asarray(draw_overlay(rgb, verdict))[32, 32:96].tolist() == [[0, 200, 255]] * 64

@@ -20,9 +20,7 @@ from realdamage.errors import PhotoError
 Factory = Callable[[int, int, int], np.ndarray]
 
 
-def test_saves_frames_and_edits_of_one_scene_are_grouped_and_scenes_are_not(
-    tmp_path: Path, photo_factory: Factory
-) -> None:
+def test_saves_and_edits_of_a_scene_are_one_group(tmp_path: Path, photo_factory: Factory) -> None:
     scenes = [photo_factory(240, 320, seed) for seed in range(4)]
     a, b, c, d = (Image.fromarray(scene) for scene in scenes)
     a.save(tmp_path / "a.png")

@@ -136,9 +136,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
-def test_the_files_told_the_classes_apart_and_are_plain_jpegs_of_one_size_now(
-    leaky: Manifest, neutral: Manifest
-) -> None:
+def test_the_files_are_plain_jpegs_and_tell_nothing(leaky: Manifest, neutral: Manifest) -> None:
     before, after = container(leaky), container(neutral)
     assert (before.failed, after.measured, after.failed) == (True, True, False)
     with Image.open(leaky.path(leaky.table["file_name"][0])) as image:
@@ -182,9 +180,7 @@ def test_what_the_rows_say_is_kept_and_names_follow(leaky: Manifest, neutral: Ma
     assert neutral.path(exceptions).read_bytes() == leaky.path(exceptions).read_bytes()
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes_with_any_number_of_workers(
-    few: Manifest, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_bytes(few: Manifest, tmp_path: Path) -> None:
     def stopping(steps: Any, total: int, description: str) -> Iterator[Any]:
         for step in steps:
             yield step
@@ -199,9 +195,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_with_any_number_of_workers
     assert contents(tmp_path / "whole") == contents(tmp_path / "resumed")
 
 
-def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(
-    few: Manifest, tmp_path: Path
-) -> None:
+def test_halves_of_other_sizes_are_cut_never_resized(few: Manifest, tmp_path: Path) -> None:
     large = np.zeros((300, 320, 3), np.uint8)
     large[..., 0], large[..., 1] = np.mgrid[:300, :320] // 2  # the colour tells the place
     Image.fromarray(large).save(few.path("photos/1_edit.png"))
@@ -213,16 +207,19 @@ def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(
     assert np.ptp(cropped[0, :, 1]) == pytest.approx(40, abs=4)
 
 
-def test_a_pair_with_a_small_half_is_left_out_whole_and_named(
-    few: Manifest, tmp_path: Path
-) -> None:
+def test_what_cannot_be_cropped_is_left_out_and_named(few: Manifest, tmp_path: Path) -> None:
+    """A pair with a small half, and an edit whose region lies outside of every crop."""
     Image.new("RGB", (60, 60)).save(few.path("photos/2.jpg"))
+    mask = np.zeros((100, 120), np.uint8)
+    mask[:, 119] = 255
+    Image.fromarray(mask).save(few.path("masks/0_edit.png"))
     done = run(few, tmp_path / "out", sizes=[(90, 80)])
-    assert len(done.manifest) == 4
-    assert list(done.dropped) == ["photos/2.jpg", "photos/2_edit.png"]
+    assert len(done.manifest) == 3
+    assert list(done.dropped) == ["photos/0_edit.png", "photos/2.jpg", "photos/2_edit.png"]
     assert "60x60 pixels, 98x88" in done.dropped["photos/2.jpg"]
     assert "'photos/2.jpg'" in done.dropped["photos/2_edit.png"]
     assert pd.read_csv(tmp_path / "out/dropped.csv")["file_name"].tolist() == list(done.dropped)
+    assert not (tmp_path / "out/photos/000001_0_edit.jpg").exists()
 
 
 def test_sizes_that_a_class_cannot_give_are_refused(few: Manifest, tmp_path: Path) -> None:
@@ -248,19 +245,7 @@ def test_a_small_crop_of_a_large_photo_holds_its_mask(tmp_path: Path) -> None:
     assert np.mean(shares) > 0.5
 
 
-def test_an_edit_whose_region_is_cut_away_is_left_out(few: Manifest, tmp_path: Path) -> None:
-    mask = np.zeros((100, 120), np.uint8)
-    mask[:, 119] = 255  # the last column, which no crop with an offset below 8 can hold
-    Image.fromarray(mask).save(few.path("masks/0_edit.png"))
-    done = run(few, tmp_path / "out")
-    assert list(done.dropped) == ["photos/0_edit.png"]
-    assert not (tmp_path / "out/photos/000001_0_edit.jpg").exists()
-    assert done.manifest.table["label"].tolist().count("real") == 3
-
-
-def test_an_unreadable_photo_stops_the_run_and_what_was_made_is_kept(
-    few: Manifest, tmp_path: Path
-) -> None:
+def test_an_unreadable_photo_stops_the_run(few: Manifest, tmp_path: Path) -> None:
     broken = few.path("photos/1.jpg")
     broken.write_bytes(broken.read_bytes()[:2000])  # the header is whole
     with pytest.raises(PhotoError, match=r"photos/1\.jpg"):

@@ -159,9 +159,7 @@ def table(touch: Touch, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_mapping_renames_columns_and_words_and_adds_constants(
-    table: Path, tmp_path: Path
-) -> None:
+def test_a_mapping_renames_columns_and_words(table: Path, tmp_path: Path) -> None:
     manifest = read_dataset(table, reader_from_yaml(tmp_path / "mapping.yaml"))
     assert manifest.root == table.parent
     assert records(manifest.table, "file_name", "label", "group", "source", "price") == [

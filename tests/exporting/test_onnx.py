@@ -33,16 +33,12 @@ def classifier(tiny_run: Path) -> DamageClassifier:
     return load_classifier(tiny_run / "best.ckpt")
 
 
-def test_file_and_network_agree_from_bytes_to_verdict(
-    tiny_onnx: Path, classifier: DamageClassifier
-) -> None:
+def test_file_and_network_give_one_verdict(tiny_onnx: Path, classifier: DamageClassifier) -> None:
     data, metadata, _ = read_model_file(tiny_onnx)
     assert parity(classifier.network, data, metadata)[0] < TOLERANCE
 
 
-def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machine(
-    tiny_onnx: Path,
-) -> None:
+def test_the_file_has_a_dynamic_batch_and_nothing_of_this_machine(tiny_onnx: Path) -> None:
     assert [path.name for path in tiny_onnx.parent.iterdir()] == ["tiny.onnx"]
     data = tiny_onnx.read_bytes()
     model = onnx.load_from_string(data)
@@ -61,9 +57,7 @@ def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machi
     assert str(Path(exporter.__file__).parent).encode() not in data
 
 
-def test_any_number_of_tiles_gives_what_each_gives_alone(
-    tiny_onnx: Path, classifier: DamageClassifier
-) -> None:
+def test_a_batch_gives_what_each_tile_gives(tiny_onnx: Path, classifier: DamageClassifier) -> None:
     tiles = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3), dtype=np.uint8)
     scorer = OnnxScorer(tiny_onnx.read_bytes(), threads=1)
     logit, evidence = scorer(tiles)

@@ -140,9 +140,7 @@ def test_windows_hold_the_region_at_native_size(
     assert {size[:2] for size in windows} == {expected}
 
 
-def test_an_editor_that_answers_another_size_is_resized_and_says_so(
-    edit: Editor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_editor_that_resizes_says_so(edit: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = np.broadcast_to(np.linspace(0, 1, 224)[None, :, None], (160, 224, 3))
     answer_with(edit, ramp, monkeypatch)
     made = edit.apply(SMALL, "ai_whole", "cracked", np.random.default_rng(0))

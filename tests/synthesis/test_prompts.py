@@ -24,9 +24,7 @@ def chinese(text: str) -> bool:
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, ""])
-def test_every_damage_is_asked_for_in_english_and_chinese(
-    catalogue: PromptCatalogue, damage: str
-) -> None:
+def test_damage_is_asked_for_in_both_languages(catalogue: PromptCatalogue, damage: str) -> None:
     rng = np.random.default_rng(0)
     for form in FORMS:
         prompts = [catalogue.draw(form, damage, rng, ("en", "zh")) for _ in range(120)]

@@ -252,9 +252,7 @@ def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
     assert set(table["split"]) == {"train", "val", "test", "policy"}
 
 
-def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_another_recipe_is_refused_until_it_is_cleared(recipe: Recipe, tmp_path: Path) -> None:
     """And nothing of the user's own is removed."""
     root, other = tmp_path / "set", replace(recipe, seed=4)
     synthesize(recipe, root)
