@@ -61,6 +61,10 @@ def test_json_round_trip() -> None:
     assert "\n" not in text
     assert json.loads(text)["heatmap"] is None
     assert same_but_heatmap(Verdict.from_json(text), VERDICT)
+    for other in ("", "[]", '{"outcome": "real"}'):
+        with pytest.raises(RealDamageError) as caught:
+            Verdict.from_json(other)
+        assert caught.value.code == "not_a_verdict"
     assert repr(VERDICT) == "Verdict('review', score=-0.12, probability=0.250, 2 regions, 140x75)"
 
 
@@ -101,13 +105,6 @@ def test_a_verdict_is_saved_as_json_or_as_a_picture(
     Image.fromarray(255 - rgb).save(path)
     with pytest.raises(PhotoError):
         by_path.overlay()
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"outcome": "real"}'])
-def test_other_json_is_refused(text: str) -> None:
-    with pytest.raises(RealDamageError) as caught:
-        Verdict.from_json(text)
-    assert caught.value.code == "not_a_verdict"
 
 
 def test_a_row_has_the_columns_of_a_predictions_file() -> None:
@@ -162,9 +159,8 @@ def test_heat_and_boxes_lie_over_their_pixels(
     width, height = size
     rgb = blue_photo(width, height, (0, 0, width, height // 2))
     detector = Detector.load(write_red_model())
-    limited = read_photo(rgb, detector.pixel_spec).rgb
     verdict = detector.predict(rgb)
-    for photo in (rgb, limited):
+    for photo in (rgb, read_photo(rgb, detector.pixel_spec).rgb):
         picture = np.asarray(draw_overlay(photo, verdict)).astype(int)
         rows, cols = photo.shape[:2]
         assert picture.shape[1] == cols
@@ -172,15 +168,8 @@ def test_heat_and_boxes_lie_over_their_pixels(
         changed = np.abs(picture[:rows] - photo).sum(axis=2)
         assert changed[: int(0.35 * rows)].mean() > 60
         assert changed[int(0.85 * rows) :].mean() < 12
-    assert np.array_equal(np.asarray(verdict.overlay(rgb)), np.asarray(draw_overlay(rgb, verdict)))
-
-
-def test_narrow_boxes_are_drawn_too(write_red_model: Models, blue_photo: Photos) -> None:
-    rgb = blue_photo(160, 96, (32, 32, 96, 64))
-    verdict = Detector.load(write_red_model()).predict(rgb)
-    assert np.asarray(draw_overlay(rgb, verdict))[32, 32:96].tolist() == [[0, 200, 255]] * 64
-    narrow = replace(verdict, regions=(Region((120, 0, 121, 96), 0.9),))
+    narrow = replace(verdict, regions=(Region((20, 0, 21, height), 0.9),))
     small = np.asarray(draw_overlay(rgb[::8, ::8], narrow))
-    assert (small[:12] == [0, 200, 255]).all(axis=2).any(axis=1).all()
+    assert (small[: height // 8] == [0, 200, 255]).all(axis=2).any(axis=1).all()
     with pytest.raises(UsageError):
         draw_overlay(rgb, replace(verdict, heatmap=None))

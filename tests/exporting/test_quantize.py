@@ -16,33 +16,15 @@ from onnx import numpy_helper
 
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
-from realdamage.core.policy import Calibration, Policy
-from realdamage.core.pooling import Pooling
 from realdamage.core.scorer import OnnxScorer
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest, read_manifest
 from realdamage.errors import ManifestError, ModelFileError, UsageError
 from realdamage.evaluation import predictions
 from realdamage.exporting import quantize
-from realdamage.exporting.quantize import (
-    Recall,
-    check_recall,
-    quantize_model,
-    to_int8,
-)
+from realdamage.exporting.quantize import Recall, check_recall, quantize_model, to_int8
 
 LAX = {"max_drop": 0.3, "threads": 1}
-METADATA = ModelMetadata(
-    pixel_spec=PixelSpec(tile=64, patch=16, overlap=16, max_side=256),
-    pooling=Pooling(),
-    calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
-    policy=Policy(
-        t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="real", photos={"real": 30}
-    ),
-    backbone="roughness",
-    demo=False,
-    model_version="1",
-)
 # The smoother a patch, the more synthetic: a residual front end, convolutions, a product, heads.
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -91,14 +73,20 @@ def network() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def photos(write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """55 photos of 20 groups: 12 train, 4 are val, 4 test."""
-    return read_manifest(write_set(tmp_path_factory.mktemp("quantize") / "set", groups=20))
+def photos(tiny_manifest: Path) -> Manifest:
+    """44 photos: 22 train, 11 are val, 11 test."""
+    return read_manifest(tiny_manifest)
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    write_model_file(tmp_path / "model.onnx", network(), METADATA)
+def metadata(red_metadata: ModelMetadata) -> ModelMetadata:
+    spec = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
+    return replace(red_metadata, pixel_spec=spec)
+
+
+@pytest.fixture
+def model(metadata: ModelMetadata, tmp_path: Path) -> Path:
+    write_model_file(tmp_path / "model.onnx", network(), metadata)
     return tmp_path / "model.onnx"
 
 
@@ -148,7 +136,7 @@ def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same()
 
 
 def test_a_good_variant_is_written_without_thresholds_if_it_is_faster(
-    model: Path, photos: Manifest, clock: Callable[[float], None], tmp_path: Path
+    model: Path, metadata: ModelMetadata, photos: Manifest, clock: Any, tmp_path: Path
 ) -> None:
     clock(0.009)
     slower = quantize_model(model, photos, **LAX)
@@ -161,11 +149,11 @@ def test_a_good_variant_is_written_without_thresholds_if_it_is_faster(
     assert (found.faults, found.output) == ((), str(written))
     assert (found.variant.ms, found.model.ms) == pytest.approx((1, 3))
     assert str(written) in quantize.summary_text(found)
-    _, metadata, digest = read_model_file(written)
+    _, made, digest = read_model_file(written)
     before = read_model_file(model)[2]
     assert digest != before
-    assert metadata.training["quantized"]["float_graph_sha256"] == before
-    assert replace(metadata, training={}) == replace(METADATA, calibration=None, policy=None)
+    assert made.training["quantized"]["float_graph_sha256"] == before
+    assert replace(made, training={}) == replace(metadata, calibration=None, policy=None)
     assert Detector.load(written).predict(np.full((80, 80, 3), 128, np.uint8)).outcome == "review"
 
 
@@ -182,7 +170,9 @@ def test_the_recall_check() -> None:
     assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model, 0.01)[0]
 
 
-def test_what_cannot_be_checked_is_refused(model: Path, photos: Manifest) -> None:
+def test_what_cannot_be_checked_is_refused(
+    model: Path, metadata: ModelMetadata, photos: Manifest
+) -> None:
     for wrong in ({"output": model}, {"split": "train"}, {"limit": 5}):
         with pytest.raises(UsageError):
             quantize_model(model, photos, **wrong)
@@ -190,6 +180,6 @@ def test_what_cannot_be_checked_is_refused(model: Path, photos: Manifest) -> Non
     with pytest.raises(ManifestError) as error:
         quantize_model(model, real, **LAX)
     assert error.value.code == "one_class"
-    write_model_file(model, network(), replace(METADATA, demo=True))
+    write_model_file(model, network(), replace(metadata, demo=True))
     with pytest.raises(ModelFileError, match="demonstration"):
         quantize_model(model, photos, **LAX)
