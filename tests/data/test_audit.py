@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from realdamage.data.audit import AuditReport, ShortcutTest, audit, read_exceptions
-from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_manifest
+from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ManifestError
 
 Row = dict[str, str]

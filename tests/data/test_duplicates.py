@@ -37,7 +37,7 @@ def test_saves_and_edits_of_a_scene_are_one_group(tmp_path: Path, photo_factory:
     c.save(tmp_path / "c_edit.jpg")
     d.save(tmp_path / "d.jpg")
     paths = sorted(tmp_path.iterdir())
-    found = duplicate_groups(perceptual_hashes(paths, workers=1))
+    found = duplicate_groups(perceptual_hashes(paths))
     by_label: dict[int, str] = {}
     for path, label in zip(paths, found.labels, strict=True):
         assert by_label.setdefault(int(label), path.name[0]) == path.name[0], path.name

@@ -10,13 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import (
-    KNOWN_COLUMNS,
-    Manifest,
-    read_manifest,
-    read_mask,
-    write_manifest,
-)
+from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
+from realdamage.data.vocabulary import KNOWN_COLUMNS
 from realdamage.errors import ManifestError, MissingManifestError
 
 WriteFolder = Callable[..., Path]

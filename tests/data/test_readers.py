@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from realdamage.data.manifest import KNOWN_COLUMNS, read_manifest
+from realdamage.data.manifest import read_manifest
 from realdamage.data.readers import (
     Reader,
     find_layout,
@@ -16,6 +16,7 @@ from realdamage.data.readers import (
     reader_from_yaml,
     write_metadata,
 )
+from realdamage.data.vocabulary import KNOWN_COLUMNS
 from realdamage.errors import ConfigError, ManifestError, MissingManifestError
 
 Touch = Callable[..., Path]

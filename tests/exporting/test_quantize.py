@@ -24,7 +24,6 @@ from realdamage.evaluation import predictions
 from realdamage.exporting import quantize
 from realdamage.exporting.quantize import Recall, check_recall, quantize_model, to_int8
 
-LAX = {"max_drop": 0.3, "threads": 1}
 # The smoother a patch, the more synthetic: a residual front end, convolutions, a product, heads.
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -93,7 +92,8 @@ def model(metadata: ModelMetadata, tmp_path: Path) -> Path:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """`clock(seconds)`: the variant takes so long for a photo, and the model 3 ms, however busy the
-    machine that runs the tests."""
+    machine that runs the tests. Both are judged by few photos, so one more or less is no drop."""
+    monkeypatch.setattr(quantize, "MAX_DROP", 0.3)
 
     def make(seconds: float) -> None:
         now = {"time": 0.0}
@@ -139,12 +139,12 @@ def test_a_good_variant_is_written_without_thresholds_if_it_is_faster(
     model: Path, metadata: ModelMetadata, photos: Manifest, clock: Any, tmp_path: Path
 ) -> None:
     clock(0.009)
-    slower = quantize_model(model, photos, **LAX)
+    slower = quantize_model(model, photos, threads=1)
     assert (slower.faults, slower.output) == (("not faster",), None)
     assert "not faster" in quantize.summary_text(slower)
     assert [path.name for path in tmp_path.glob("*.onnx")] == ["model.onnx"]
     clock(0.001)
-    found = quantize_model(model, photos, **LAX)
+    found = quantize_model(model, photos, threads=1)
     written = tmp_path / "model.int8.onnx"
     assert (found.faults, found.output) == ((), str(written))
     assert (found.variant.ms, found.model.ms) == pytest.approx((1, 3))
@@ -162,12 +162,12 @@ def test_the_recall_check() -> None:
 
     def faults(**change: Any) -> list[str]:
         variant = replace(model, **{"ms": 1, **change})
-        return [text.split(" by")[0] for text in check_recall(model, variant, 0.01)]
+        return [text.split(" by")[0] for text in check_recall(model, variant)]
 
     assert faults() == faults(tpr=0.89) == []
     assert faults(tpr=0.88, ap=0.4) == ["TPR drops", "localisation AP drops"]
     assert faults(ms=3) == ["not faster"]
-    assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model, 0.01)[0]
+    assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model)[0]
 
 
 def test_what_cannot_be_checked_is_refused(
@@ -178,8 +178,8 @@ def test_what_cannot_be_checked_is_refused(
             quantize_model(model, photos, **wrong)
     real = photos.subset((photos.table["label"] == "real") | (photos.table["split"] == "train"))
     with pytest.raises(ManifestError) as error:
-        quantize_model(model, real, **LAX)
+        quantize_model(model, real)
     assert error.value.code == "one_class"
     write_model_file(model, network(), replace(metadata, demo=True))
     with pytest.raises(ModelFileError, match="demonstration"):
-        quantize_model(model, photos, **LAX)
+        quantize_model(model, photos, threads=1)

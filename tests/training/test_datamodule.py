@@ -15,7 +15,8 @@ import torch
 from realdamage.commands import train
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.degradations import Degradations
-from realdamage.data.manifest import KINDS, read_manifest, write_manifest
+from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.vocabulary import KINDS
 from realdamage.errors import ConfigError, ManifestError
 from realdamage.schema import DataConfig
 from realdamage.training.datamodule import DamageDataModule, balanced_chances

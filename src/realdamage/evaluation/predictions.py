@@ -25,7 +25,8 @@ from realdamage.core.verdict import (
     UNREADABLE,
     verdict_row,
 )
-from realdamage.data.manifest import LABELS, Manifest, patch_share, read_mask
+from realdamage.data.manifest import Manifest, patch_share, read_mask
+from realdamage.data.vocabulary import LABELS
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import csv_line, unescape_cell, write_atomically
 

@@ -257,7 +257,12 @@ def _maker() -> GroupMaker:
 def _tables(recipe: Recipe, bases: Sequence[Base]) -> TablePool:
     if recipe.writer.quality:
         return TablePool.of_qualities(*recipe.writer.quality)
-    return TablePool.of_photos([Path(base.path) for base in bases])
+    if pool := TablePool.of_photos([Path(base.path) for base in bases]):
+        return pool
+    raise SynthesisError(
+        "recipe.writer.quality is null, but no source photo is a JPEG; give a range such as "
+        "[75, 95]"
+    )
 
 
 def _make(index: int) -> int:
