@@ -1,4 +1,4 @@
-"""A verdict travels as JSON and as a row; its regions and its picture show the heat where it is."""
+"""A verdict travels as JSON; its regions and its picture show the heat where it is."""
 
 from __future__ import annotations
 
@@ -16,14 +16,7 @@ from realdamage.core.detector import Detector
 from realdamage.core.overlay import draw_overlay
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.tiles import read_photo
-from realdamage.core.verdict import (
-    MEASURED_COLUMNS,
-    PREDICTION_COLUMNS,
-    Reason,
-    Region,
-    find_regions,
-    verdict_row,
-)
+from realdamage.core.verdict import Reason, Region, find_regions
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 
 Models, Photos = Callable[..., Path], Callable[..., np.ndarray]
@@ -105,19 +98,6 @@ def test_a_verdict_is_saved_as_json_or_as_a_picture(
     Image.fromarray(255 - rgb).save(path)
     with pytest.raises(PhotoError):
         by_path.overlay()
-
-
-def test_a_row_has_the_columns_of_a_predictions_file() -> None:
-    twice = replace(VERDICT, probability=None, reasons=VERDICT.reasons * 2)
-    row = verdict_row("a/b.jpg", twice, 12.345)
-    assert tuple(row) == (*PREDICTION_COLUMNS, *MEASURED_COLUMNS)
-    assert (row["file_name"], row["reasons"]) == ("a/b.jpg", "demo_model demo_model")
-    assert (row["probability"], row["label"]) == ("", "")
-    assert (row["score"], row["ms"], row["width"], row["height"]) == (VERDICT.score, 12.3, 140, 75)
-    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 62.0, 0.0625]
-    unreadable = verdict_row("a.jpg", PhotoError("a.jpg: cut off"), 1.0)
-    assert tuple(unreadable) == tuple(row)
-    assert (unreadable["score"], unreadable["reasons"]) == ("", "unreadable")
 
 
 def heat(*rows: str) -> np.ndarray:
