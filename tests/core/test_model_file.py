@@ -101,14 +101,16 @@ def test_changed_metadata_are_refused(
     assert found == caught.value.code or caught.match(found)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format_version": NaN}', None])
-def test_other_metadata_are_refused(tmp_path: Path, red_network: bytes, text: str | None) -> None:
+def test_other_metadata_are_refused(tmp_path: Path, red_network: bytes) -> None:
     path = tmp_path / "model.onnx"
-    entries = {"author": "somebody"} if text is None else {"realdamage": text}
-    path.write_bytes(with_metadata(red_network, entries))
-    with pytest.raises(ModelFileError, match=r"model\.onnx: ") as caught:
-        read_model_file(path)
-    assert (caught.value.code == "no_metadata") == (text is None)
+    for key, text in (
+        ("author", "somebody"),
+        *(("realdamage", other) for other in ("", "[]", '{"format_version": NaN}')),
+    ):
+        path.write_bytes(with_metadata(red_network, {key: text}))
+        with pytest.raises(ModelFileError, match=r"model\.onnx: ") as caught:
+            read_model_file(path)
+        assert (caught.value.code == "no_metadata") == (key == "author")
 
 
 @given(data=st.data())

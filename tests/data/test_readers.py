@@ -199,36 +199,27 @@ def test_absolute_paths_are_taken_relative_to_a_folder(touch: Touch, tmp_path: P
         read_dataset(table, Reader(layout="table", relative_to=str(tmp_path / "gone")))
 
 
-@pytest.mark.parametrize(
-    ("mapping", "named"),
-    [
+def test_a_wrong_mapping_is_named(table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mapping.yaml"
+    for mapping, named in (
         ("columns: {lable: fake}", "columns.lable.*'label'"),
         ("columns: [label]", "columns, values and constants"),
         ("layout: folder", "'folder'.*'folders'"),
         ("a: [", "YAML"),
-    ],
-)
-def test_a_wrong_mapping_is_named(tmp_path: Path, mapping: str, named: str) -> None:
-    path = tmp_path / "mapping.yaml"
-    path.write_text(mapping)
-    with pytest.raises(ConfigError, match=named) as caught:
-        reader_from_yaml(path)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("reader", "named"),
-    [
+    ):
+        path.write_text(mapping)
+        with pytest.raises(ConfigError, match=named) as caught:
+            reader_from_yaml(path)
+        assert str(path) in str(caught.value)
+    # Some fit no column or word of their table.
+    zero = {"label": {"0": "real"}}
+    for reader, named in (
         (Reader(columns={**FAKE, "file_name": "pth"}), "'pth'.*'path'"),
-        (Reader(columns=FAKE, values={"label": {"0": "real"}}), "row 3, column label: found 'yes'"),
+        (Reader(columns=FAKE, values=zero), "row 3, column label: found 'yes'"),
         (Reader(), "'file_name'.*mapped"),
-    ],
-)
-def test_a_mapping_that_does_not_fit_its_table_is_named(
-    table: Path, reader: Reader, named: str
-) -> None:
-    with pytest.raises((ManifestError, ConfigError), match=named):
-        read_dataset(table, reader)
+    ):
+        with pytest.raises((ManifestError, ConfigError), match=named):
+            read_dataset(table, reader)
 
 
 # --- What cannot be read ---
