@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +14,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from realdamage.commands import export
+from realdamage.configuration import compose
 from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
 from realdamage.core.policy import Policy
 from realdamage.core.scorer import OnnxScorer
-from realdamage.errors import ModelFileError
+from realdamage.errors import ModelFileError, UsageError
 from realdamage.exporting import onnx as exporter
 from realdamage.exporting.onnx import export_network
 from realdamage.exporting.parity import parity
@@ -93,30 +94,37 @@ def test_a_file_that_disagrees_is_not_written(
 
 @pytest.mark.usefixtures("exported")
 def test_an_export_is_made_again_only_when_something_has_changed(
-    tiny_run: Path, save_red_model: Callable[..., Path], tmp_path: Path, run_command: Any
+    tiny_run: Path, save_red_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     checkpoint = run / "best.ckpt"
     model = save_red_model(run / "model.onnx")
     before = model.read_bytes()
-    arguments = ("export", f"checkpoint={checkpoint}")
-    assert run_command(*arguments).code == 2  # it is calibrated
+
+    def export_again(*overrides: str) -> None:
+        given = (f"checkpoint={checkpoint}", f"paths.run={run}", *overrides)
+        export.run(compose("export", list(given)))
+
+    with pytest.raises(UsageError):  # it is calibrated
+        export_again()
     assert model.read_bytes() == before
-    assert run_command(*arguments, "overwrite=true").code == 0
+    export_again("overwrite=true")
     # Thresholds that came later stay.
     data, metadata, _ = read_model_file(model)
     policy = Policy(t_synthetic=1, t_real=0, fpr=0.1, miss=0.1, negatives="real", photos={})
     write_model_file(model, data, replace(metadata, policy=policy))
     before = model.read_bytes()
-    assert run_command(*arguments).code == 0
+    export_again()
     assert model.read_bytes() == before
     # Another option, another checkpoint: the file is kept unless that is asked for.
-    assert run_command(*arguments, "tolerance=0.01").code == 2
+    with pytest.raises(UsageError):
+        export_again("tolerance=0.01")
     torch.save(torch.load(checkpoint, weights_only=True) | {"other": 1}, checkpoint)
-    assert run_command(*arguments).code == 2
+    with pytest.raises(UsageError):
+        export_again()
     assert model.read_bytes() == before
     # A demonstration has no thresholds to lose.
     write_model_file(model, data, replace(metadata, policy=policy, demo=True))
-    assert run_command(*arguments).code == 0
+    export_again()
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert read_model_file(model)[1].training["export"]["checkpoint_sha256"] == digest

@@ -16,10 +16,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from realdamage.commands import export
+from realdamage.configuration import compose
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file
 from realdamage.core.triton import TritonScorer
-from realdamage.errors import RealDamageError
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.exporting.parity import awkward_photos
 from realdamage.exporting.triton import write_repository
 
@@ -128,16 +130,21 @@ def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
 def test_the_command_takes_a_checkpoint_or_a_model(
     tiny_run: Path, tiny_onnx: Path, tmp_path: Path, run_command: Callable[..., Any]
 ) -> None:
-    # A second time, a checkpoint's model is up to date, and a model is there already.
-    for source, name, again in ((tiny_run / "best.ckpt", "a", 0), (tiny_onnx, "b", 2)):
-        arguments = ("target=triton", f"checkpoint={source}", f"output={tmp_path / name}")
-        done = run_command("export", *arguments)
-        assert done.code == 0, done.err
+    def write(source: Path, name: str) -> None:
+        given = ("target=triton", f"checkpoint={source}", f"output={tmp_path / name}")
+        export.run(compose("export", [*given, f"paths.run={tmp_path}"]))
+
+    for source, name in ((tiny_run / "best.ckpt", "a"), (tiny_onnx, "b")):
+        write(source, name)
         written = tmp_path / name / "realdamage" / "1" / "model.onnx"
         assert read_model_file(written)[2] == read_model_file(tiny_onnx)[2]
         assert (tmp_path / name / "realdamage" / "config.pbtxt").exists()
-        assert run_command("export", *arguments).code == again
-    assert run_command("export", f"checkpoint={tiny_onnx}", f"output={tmp_path}/x.onnx").code == 2
+    # A second time, a checkpoint's model is up to date, and a model is there already.
+    write(tiny_run / "best.ckpt", "a")
+    with pytest.raises(UsageError):
+        write(tiny_onnx, "b")
+    with pytest.raises(UsageError):
+        export.run(compose("export", [f"checkpoint={tiny_onnx}", f"paths.run={tmp_path}"]))
     unknown = run_command("export", "target=tensorrt", f"checkpoint={tiny_run}/best.ckpt")
     assert unknown.code == 2
     assert "target=tensorrt" in unknown.err
