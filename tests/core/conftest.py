@@ -13,13 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.core.model_file import ModelMetadata
-
-
-@pytest.fixture
-def metadata(red_metadata: ModelMetadata) -> ModelMetadata:
-    return red_metadata
-
 
 @pytest.fixture
 def write_red_model(tmp_path: Path, save_red_model: Callable[..., Path]) -> Callable[..., Path]:

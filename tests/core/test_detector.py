@@ -178,24 +178,24 @@ SMALL, LARGE = Gate(min_side=64, min_quality=100), Gate(min_side=65)
 )
 def test_the_policy_decides(
     write_red_model: Models,
-    metadata: ModelMetadata,
+    red_metadata: ModelMetadata,
     blue_photo: Photos,
     changes: dict[str, Any],
     boxes: list[tuple[int, ...]],
     outcome: str,
     reasons: list[str],
 ) -> None:
-    policy, photo = replace(metadata.policy, **changes), blue_photo(160, 64, *boxes)
+    policy, photo = replace(red_metadata.policy, **changes), blue_photo(160, 64, *boxes)
     verdict = Detector(write_red_model(policy=policy)).predict(photo)
     assert (verdict.outcome, codes(verdict)) == (outcome, reasons)
     assert verdict.score == Detector(write_red_model()).predict(photo).score
 
 
 def test_a_photo_that_was_shrunk_much_is_not_called_synthetic(
-    write_red_model: Models, metadata: ModelMetadata, blue_photo: Photos
+    write_red_model: Models, red_metadata: ModelMetadata, blue_photo: Photos
 ) -> None:
     """Photos are judged at 160 pixels here: 80% of 200, half of 320."""
-    detector = Detector(write_red_model(policy=replace(metadata.policy, min_scale=0.75)))
+    detector = Detector(write_red_model(policy=replace(red_metadata.policy, min_scale=0.75)))
     little = detector.predict(blue_photo(200, 100, (40, 20, 100, 50)))
     assert (little.outcome, codes(little)) == ("synthetic", [])
     much = detector.predict(blue_photo(320, 160, (64, 32, 160, 80)))
@@ -233,25 +233,25 @@ def test_cuda_never_falls_back_to_the_cpu_silently(
 
 @pytest.mark.parametrize(("old", "new"), [("tiles", "images"), ("logit", "score"), ("Sub", "Add2")])
 def test_a_graph_that_breaks_the_contract_is_refused(
-    tmp_path: Path, metadata: ModelMetadata, red_network: bytes, old: str, new: str
+    tmp_path: Path, red_metadata: ModelMetadata, red_network: bytes, old: str, new: str
 ) -> None:
     text = re.sub(rf"\b{old}\b", new, onnx.printer.to_text(onnx.load_from_string(red_network)))
     path = tmp_path / "broken.onnx"
-    write_model_file(path, onnx.parser.parse_model(text).SerializeToString(), metadata)
+    write_model_file(path, onnx.parser.parse_model(text).SerializeToString(), red_metadata)
     with pytest.raises(ModelFileError, match=r"broken\.onnx: "):
         Detector(path)
 
 
 @pytest.mark.parametrize(("side", "value"), [(2, np.nan), (4, 0.0)])
 def test_a_network_that_answers_nonsense_is_an_error_and_not_a_verdict(
-    metadata: ModelMetadata, blue_photo: Photos, side: int, value: float
+    red_metadata: ModelMetadata, blue_photo: Photos, side: int, value: float
 ) -> None:
     def scorer(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         evidence = np.full((len(tiles), side, side), value, np.float32)
         return np.zeros(len(tiles), np.float32), evidence
 
     with pytest.raises(ModelFileError):
-        Detector(scorer, metadata).predict(blue_photo(64, 64))
+        Detector(scorer, red_metadata).predict(blue_photo(64, 64))
     with pytest.raises(UsageError):
         Detector(scorer)
 

@@ -37,14 +37,14 @@ SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "photos"
 
 
 def test_the_round_trip(
-    metadata: ModelMetadata, write_red_model: Models, red_network: bytes
+    red_metadata: ModelMetadata, write_red_model: Models, red_network: bytes
 ) -> None:
     path = write_red_model()
     data, again, digest = read_model_file(path)
-    assert again == metadata
+    assert again == red_metadata
     assert data == path.read_bytes()
     assert digest == graph_sha256(red_network)
-    write_model_file(path, data, replace(metadata, model_version="new", calibration=None))
+    write_model_file(path, data, replace(red_metadata, model_version="new", calibration=None))
     _, again, digest_again = read_model_file(path)
     assert (again.model_version, again.calibration, digest_again) == ("new", None, digest)
 
@@ -67,14 +67,14 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object], *, sign: bool =
     path.write_bytes(with_metadata(data, {"realdamage": json.dumps(values)}))
 
 
-def test_older_files_are_read(metadata: ModelMetadata, write_red_model: Models) -> None:
+def test_older_files_are_read(red_metadata: ModelMetadata, write_red_model: Models) -> None:
     def older(values: dict[str, Any]) -> None:
         del values["policy"]["worst_source"], values["policy"]["gate"]
         del values["calibration"]["knots"]
 
     path = write_red_model()
     edit(path, older, sign=True)
-    assert read_model_file(path)[1] == metadata
+    assert read_model_file(path)[1] == red_metadata
 
 
 @pytest.mark.parametrize(
@@ -132,13 +132,13 @@ def test_any_flipped_bit_and_any_cut_is_noticed(
 
 
 def test_nothing_is_written_of_a_wrong_model(
-    write_red_model: Models, metadata: ModelMetadata, tmp_path: Path
+    write_red_model: Models, red_metadata: ModelMetadata, tmp_path: Path
 ) -> None:
     for metrics in ({"auroc": math.nan}, {"path": Path("x")}):
         with pytest.raises(ModelFileError):
             write_red_model(metrics=metrics)
     with pytest.raises(ModelFileError) as caught:
-        write_model_file(tmp_path / "model.onnx", b"no model", metadata)
+        write_model_file(tmp_path / "model.onnx", b"no model", red_metadata)
     assert caught.value.code == "not_onnx"
     assert not list(tmp_path.rglob("*.onnx"))
     with pytest.raises(MissingModelError, match=r"no\.onnx"):

@@ -17,6 +17,21 @@ from realdamage.errors import ManifestError, MissingManifestError
 WriteFolder = Callable[..., Path]
 
 
+@pytest.fixture
+def write_folder(tmp_path: Path) -> WriteFolder:
+    """`write_folder(csv_text, files=(…))` writes metadata.csv and empty files, because reading a
+    manifest opens none."""
+
+    def write(text: str | bytes, files: tuple[str, ...] = ("a.jpg", "b.jpg", "c.jpg")) -> Path:
+        for name in files:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "metadata.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return tmp_path
+
+    return write
+
+
 def test_missing_columns_are_empty_and_extra_ones_pass_through(write_folder: WriteFolder) -> None:
     folder = write_folder("file_name,label,camera,\na.jpg,real,Pixel 9,0\nb.jpg,synthetic,,1\n")
     table = read_manifest(folder).table
