@@ -55,17 +55,6 @@ def test_another_makers_set_is_neither_claimed_nor_cleared(tmp_path: Path) -> No
     assert Parts(tmp_path, "neutralise").mark() is not None
 
 
-def test_clearing_removes_what_was_made_and_nothing_else(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, "synthesize")
-    parts.claim("digest", {}, ["photos/a.jpg"])
-    parts.write(0, {})
-    (tmp_path / "photos").mkdir()
-    for name in ("photos/a.jpg", "metadata.csv", "extra.csv", "mine.txt"):
-        (tmp_path / name).touch()
-    parts.clear(("extra.csv",))
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
 def test_what_differs_and_how_to_start_over_are_named(tmp_path: Path) -> None:
     parts = Parts(tmp_path, "evaluate", "overwrite=true")
     parts.claim({"model": "a", "seed": "0", "photos": "p"})

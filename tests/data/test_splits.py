@@ -21,7 +21,7 @@ def table_of(n: int, **columns: list[str] | str) -> pd.DataFrame:
 
 @st.composite
 def linked_tables(draw: st.DrawFn) -> pd.DataFrame:
-    n = draw(st.integers(30, 80))
+    n = draw(st.integers(20, 40))
     some = st.lists(st.integers(0, n - 1), min_size=n, max_size=n)
     groups, pairs, kinds = draw(some), draw(some), draw(some)
     return table_of(
@@ -32,7 +32,7 @@ def linked_tables(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(linked_tables(), st.integers(0, 3))
 def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) -> None:
     try:

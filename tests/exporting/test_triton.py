@@ -82,7 +82,8 @@ def test_verdicts_are_those_of_the_local_session(
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert files == ["1/model.onnx", "config.pbtxt"]
     assert servicer.config.HasField("dynamic_batching")
-    local, remote = Detector(tmp_path / "red.onnx"), Detector(TritonScorer(url))
+    local = Detector(tmp_path / "red.onnx")
+    remote = pickle.loads(pickle.dumps(Detector(TritonScorer(url))))  # as processes get it
     assert remote.metadata == read_model_file(tmp_path / "red.onnx")[1]
     assert remote.graph_sha256 == local.graph_sha256
     assert remote.policy_sha256 == local.policy_sha256
@@ -94,14 +95,9 @@ def test_verdicts_are_those_of_the_local_session(
         assert here.probability == pytest.approx(there.probability, abs=1e-5)
         np.testing.assert_allclose(here.heatmap, there.heatmap, atol=1e-5)
     assert max(servicer.batches) > 8, "a photo's tiles travel together"
-
-
-def test_threads_and_processes_can_share_a_scorer(stand_in: tuple[StandIn, str]) -> None:
-    detector = pickle.loads(pickle.dumps(Detector(TritonScorer(stand_in[1]))))
-    photo = awkward_photos(64)["wide.png"]
     with ThreadPoolExecutor(4) as threads:
-        scores = {verdict.score for verdict in threads.map(detector.predict, [photo] * 12)}
-    assert len(scores) == 1
+        verdicts = list(threads.map(remote.predict, [photos["wide.png"]] * 12))
+    assert len({verdict.score for verdict in verdicts}) == 1
 
 
 def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
