@@ -52,7 +52,7 @@ def encode(image: Image.Image | np.ndarray, form: str, **options: object) -> byt
 def refusal(source: object, **options: int) -> str:
     """The code of the error with which `decode` refuses the photo."""
     with pytest.raises(PhotoError) as caught:
-        decode(source, **options)  # type: ignore[arg-type]
+        decode(source, **options)
     return caught.value.code
 
 
@@ -254,4 +254,4 @@ def test_what_is_not_a_photo_is_refused(
     ]
     for source, found in others:
         with pytest.raises(PhotoError, match=found):
-            decode(source)  # type: ignore[arg-type]
+            decode(source)

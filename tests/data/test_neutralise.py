@@ -140,13 +140,13 @@ def test_the_files_are_plain_jpegs_and_tell_nothing(leaky: Manifest, neutral: Ma
     before, after = container(leaky), container(neutral)
     assert (before.failed, after.measured, after.failed) == (True, True, False)
     with Image.open(leaky.path(leaky.table["file_name"][0])) as image:
-        of_reals = (image.quantization, JpegImagePlugin.get_sampling(image))  # type: ignore[attr-defined]
+        of_reals = (image.quantization, JpegImagePlugin.get_sampling(image))
     for name in neutral.table["file_name"]:
         with Image.open(neutral.path(name)) as image:
             # The size of the smaller reals, but for the offset.
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (166, 166))
             assert not {"exif", "icc_profile", "progressive"} & set(image.info)
-            assert (image.quantization, JpegImagePlugin.get_sampling(image)) == of_reals  # type: ignore[attr-defined]
+            assert (image.quantization, JpegImagePlugin.get_sampling(image)) == of_reals
 
 
 def test_an_edit_is_cropped_and_saved_like_its_original(neutral: Manifest) -> None:

@@ -162,7 +162,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", HOUSE_CODECS)
 def test_the_shipped_files_are_small_and_lose_detail_but_not_the_photo(name: str) -> None:
-    size = (files("realdamage.synthesis") / HOUSE_CODECS[name]).stat().st_size  # type: ignore[attr-defined]
+    size = (files("realdamage.synthesis") / HOUSE_CODECS[name]).stat().st_size
     assert size < 1_000_000
     photo = decode(SAMPLE / "photos/000001_original.jpg")[:176, :176]
     repainted = codec(name).reconstruct(photo)
