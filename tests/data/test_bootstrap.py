@@ -9,12 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from realdamage.data import bootstrap
-from realdamage.data.bootstrap import (
-    GroupDraws,
-    percentile_interval,
-    rate_interval,
-    share_interval,
-)
+from realdamage.data.bootstrap import GroupDraws, percentile_interval, rate_interval, share_interval
 
 
 def interval_of_mean(

@@ -10,11 +10,7 @@ import pytest
 from PIL import Image
 
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.data.shortcuts import (
-    container_auroc,
-    container_facts,
-    separation,
-)
+from realdamage.data.shortcuts import container_auroc, container_facts, separation
 from realdamage.errors import PhotoError
 
 SYNTHETIC, GROUPS = np.arange(60) % 2 == 1, np.arange(60) // 2

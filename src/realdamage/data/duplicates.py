@@ -130,11 +130,7 @@ def _candidates(coarse: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64
 
 
 def _capped(
-    n: int,
-    pairs: npt.NDArray[np.int64],
-    distances: npt.NDArray[np.int64],
-    radius: int,
-    cap: int,
+    n: int, pairs: npt.NDArray[np.int64], distances: npt.NDArray[np.int64], radius: int, cap: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...]]:
     """Drops the longer links of groups beyond the cap until they fall apart."""
     warnings: list[str] = []

@@ -184,9 +184,7 @@ def _included(
             sizes.append(image.size)
     quality = recipe.writer.quality
     settings = NeutraliseSettings(
-        quality=(quality[0], quality[1]) if quality else None,
-        sizes=sizes,
-        seed=recipe.seed,
+        quality=(quality[0], quality[1]) if quality else None, sizes=sizes, seed=recipe.seed
     )
     bases = recipe_bases(recipe)
     tables = None if quality else _tables(recipe, bases)
@@ -381,11 +379,7 @@ class GroupMaker:
         damage = str(rng.choice(self.damages)) if rng.random() < base.paint_share else ""
         edit = self.engines[name].apply(rgb, kind, damage, rng)
         settings = self.recipe.loadable()[name]
-        columns = {
-            "damage": damage or base.damage,
-            "generator": name,
-            "family": settings.family,
-        }
+        columns = {"damage": damage or base.damage, "generator": name, "family": settings.family}
         return _Photo(kind, edit.rgb, edit.mask, {**columns, **edit.details})
 
     def _overlaid(self, photo: _Photo, rng: np.random.Generator) -> _Photo:
