@@ -208,12 +208,12 @@ def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_byt
     with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
         synthesize(replace(recipe, generators=gone), tmp_path / "cut")
     assert list((tmp_path / "cut").iterdir()) == []  # so that the next run may have it
-    make: Callable[[int], int] = runner._make
+    make: Callable[..., int] = runner._make
 
-    def fail_at_three(index: int) -> int:
+    def fail_at_three(job: Any, index: int) -> int:
         if index == 3:
             raise SynthesisError("the power went")
-        return make(index)
+        return make(job, index)
 
     monkeypatch.setattr(runner, "_make", fail_at_three)
     with pytest.raises(SynthesisError, match="the power went"):
@@ -224,8 +224,8 @@ def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_byt
     assert 0 < resumed.made < resumed.photos == len(read_manifest(made))
     assert contents(tmp_path / "cut") == contents(made)
     # Once it is finished, nothing is loaded or written again: the splits may be the user's by now.
-    monkeypatch.setattr(runner, "_start_worker", fail_at_three)
-    monkeypatch.setattr(runner, "write_manifest", fail_at_three)
+    monkeypatch.setattr(runner, "for_each", lambda *_: pytest.fail("works"))
+    monkeypatch.setattr(runner, "write_manifest", lambda *_: pytest.fail("writes"))
     again = synthesize(recipe, tmp_path / "cut")
     assert (again.made, again.photos) == (0, resumed.photos)
 
