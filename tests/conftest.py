@@ -11,6 +11,7 @@ import logging
 import os
 import runpy
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ import numpy.typing as npt
 import onnx.parser
 import pandas as pd
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from realdamage.core.model_file import ModelMetadata, write_model_file
@@ -169,11 +171,14 @@ def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A slow test gets a second chance, as servers, browsers and clusters may start too late on a
-    busy machine; the summary lists those that needed it. Each worker begins with its share of
-    them, so that none is left running at the end while the others have nothing to do."""
+    """A slow test, which each that needs a trained network is, gets a second chance, as servers,
+    browsers and clusters may start too late on a busy machine; the summary lists those that needed
+    it. Each worker begins with its share of them, so that none is left running at the end while the
+    others have nothing to do."""
     slow: dict[Path, list[pytest.Item]] = {}
     for item in items:
+        if "tiny_run" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.flaky(reruns=1))
             slow.setdefault(item.path, []).append(item)
@@ -347,9 +352,29 @@ def write_photos(tmp_path: Path) -> Callable[..., Manifest]:
 
 
 @pytest.fixture(scope="session")
-def tiny_manifest(write_set: WriteSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`made_once("name", make)`: a folder that `make(folder)` fills, once for all workers."""
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        root = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            root = root.parent  # each worker's own folder is below that of the whole run
+        folder, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed here
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(write_set: WriteSet, made_once: Callable[..., Path]) -> Path:
     """A folder with 16 groups, 44 photos (see `write_set`); tests must not change it."""
-    return write_set(tmp_path_factory.mktemp("tiny") / "photos")
+    return made_once("tiny", lambda folder: write_set(folder / "photos")) / "photos"
 
 
 @pytest.fixture(scope="session")
@@ -367,31 +392,27 @@ def tiny_config(tiny_manifest: Path) -> TinyConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(tiny_config: TinyConfig, made_once: Callable[..., Path]) -> Path:
     """The folder of a finished training run: best.ckpt, last.ckpt, config.yaml, logs; tests must
     not change it."""
     from realdamage.commands import train
 
-    folder = tmp_path_factory.mktemp("run") / "tiny"
-    train.run(tiny_config(folder, "name=tiny", "model.lr=3e-3", "trainer.max_epochs=3"))
-    return folder
+    options = ("name=tiny", "model.lr=3e-3", "trainer.max_epochs=3")
+    return made_once("run", lambda root: train.run(tiny_config(root / "tiny", *options))) / "tiny"
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_onnx(tiny_run: Path, made_once: Callable[..., Path]) -> Path:
     """`tiny_run` as an exported, uncalibrated model file, alone in its folder; tests must not
     change it."""
     from realdamage.commands import export
     from realdamage.configuration import compose
 
-    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    export.run(
-        compose(
-            "export",
-            [f"checkpoint={tiny_run}/best.ckpt", f"output={path}", f"paths.run={path.parent}"],
-        )
-    )
-    return path
+    def make(folder: Path) -> None:
+        output = (f"output={folder}/tiny.onnx", f"paths.run={folder}")
+        export.run(compose("export", [f"checkpoint={tiny_run}/best.ckpt", *output]))
+
+    return made_once("onnx", make) / "tiny.onnx"
 
 
 @pytest.fixture

@@ -15,12 +15,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 # What a signer's certificate says it is for.
-PURPOSES = {
-    "e-mail": "1.3.6.1.5.5.7.3.4",
-    "documents": "1.3.6.1.5.5.7.3.36",
-    "Microsoft": "1.3.6.1.4.1.311.76.59.1.9",
-    "C2PA": "1.3.6.1.4.1.62558.2.1",
-}
+PURPOSES = {"e-mail": "1.3.6.1.5.5.7.3.4", "C2PA": "1.3.6.1.4.1.62558.2.1"}
 DAY = datetime.timedelta(days=1)
 # The library is not to judge what it signs: it would refuse all purposes but the first.
 _UNJUDGED = {"verify": {"verify_after_sign": False, "verify_trust": False}}
@@ -35,25 +30,18 @@ def _name(organization: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in values.items()])
 
 
-def _pem(*certificates: x509.Certificate) -> str:
-    return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
-
-
 class Signing:
     """authority: PEM of who issues the maker's certificate. chain: the maker's certificate with the
     authority's."""
 
     def __init__(self) -> None:
-        self._issuer, self._own = (
-            ec.generate_private_key(ec.SECP256R1()),
-            ec.generate_private_key(ec.SECP256R1()),
-        )
-        root = self._certificate("Throw-away authority", self._issuer, 2 * DAY)
-        self.authority = _pem(root)
-        self.chain = (
-            _pem(self._certificate("Throw-away maker", self._own, 2 * DAY, PURPOSES["e-mail"]))
-            + self.authority
-        )
+        self._issuer, self._own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        self.authority = self._certificate("Throw-away authority", self._issuer, 2 * DAY)
+        self.chain = self._chain("e-mail", 2 * DAY)
+
+    def _chain(self, purpose: str, valid: datetime.timedelta) -> str:
+        maker = self._certificate("Throw-away maker", self._own, valid, PURPOSES[purpose])
+        return maker + self.authority
 
     def sign(
         self,
@@ -87,18 +75,13 @@ class Signing:
         if parent:
             ingredient = {"title": "before", "instance_id": "before", "relationship": relationship}
             builder.add_ingredient(ingredient, "image/jpeg", io.BytesIO(parent))
-        chain = (
-            _pem(self._certificate("Throw-away maker", self._own, valid, PURPOSES[purpose]))
-            + self.authority
-        )
-        form = (
+        key = self._own.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        signer = c2pa.Signer.from_info(
-            c2pa.C2paSignerInfo("es256", chain.encode(), self._own.private_bytes(*form), None)
-        )
+        chain = self._chain(purpose, valid).encode()
+        signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo("es256", chain, key, None))
         out = io.BytesIO()
         builder.sign(signer, mime, io.BytesIO(data), out)
         return out.getvalue()
@@ -122,32 +105,29 @@ class Signing:
         key: ec.EllipticCurvePrivateKey,
         valid: datetime.timedelta,
         purpose: str = "",
-    ) -> x509.Certificate:
-        """purpose: of a signer's certificate; without one it is the authority's own."""
+    ) -> str:
+        """A certificate in PEM. purpose: of a signer's; without one it is the authority's own."""
         now, issues = datetime.datetime.now(datetime.UTC), not purpose
+        own, issuer = key.public_key(), self._issuer.public_key()
+        uses = [not issues, False, False, False, False, issues, issues, False, False]
         builder = (
             x509.CertificateBuilder()
             .subject_name(_name(subject))
             .issuer_name(_name("Throw-away authority"))
-            .public_key(key.public_key())
+            .public_key(own)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
             .not_valid_after(now + valid)
             .add_extension(x509.BasicConstraints(issues, None), critical=True)
+            .add_extension(x509.KeyUsage(*uses), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
             .add_extension(
-                x509.KeyUsage(not issues, False, False, False, False, issues, issues, False, False),
-                critical=True,
-            )
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._issuer.public_key()),
-                critical=False,
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False
             )
         )
         if purpose:
             builder = builder.add_extension(
                 x509.ExtendedKeyUsage([ObjectIdentifier(purpose)]), critical=False
             )
-        return builder.sign(self._issuer, hashes.SHA256())
+        made = builder.sign(self._issuer, hashes.SHA256())
+        return made.public_bytes(serialization.Encoding.PEM).decode()

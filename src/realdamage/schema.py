@@ -8,6 +8,7 @@ and raises ConfigError for a value out of range.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -351,6 +352,7 @@ COMMANDS = {
 }
 
 
+@cache
 def register() -> None:
     """Makes the schemas known to Hydra; each command's YAML names its own first in its defaults
     list."""

@@ -113,10 +113,16 @@ def test_a_verdict(
 
 
 def test_onnx_against_torch(
-    benchmark: BenchmarkFixture, report: Report, seconds: Seconds, detector: Detector, jpeg: Jpeg
+    benchmark: BenchmarkFixture,
+    report: Report,
+    seconds: Seconds,
+    measures: bool,
+    detector: Detector,
+    jpeg: Jpeg,
 ) -> None:
     """How many times as long torch takes for one network, of random weights."""
-    network = build_network(ModelConfig("vit_lite", 128, False)).eval()
+    backbone = "vit_lite" if measures else "test_vit"
+    network = build_network(ModelConfig(backbone, 128, False)).eval()
     spec = PixelSpec(tile=128, patch=16, overlap=16, max_side=2048)
     metadata = replace(detector.metadata, pixel_spec=spec, pooling=Pooling())
     onnx = OnnxScorer(onnx_bytes(network), threads=THREADS)

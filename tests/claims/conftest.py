@@ -3,11 +3,9 @@ rectangles synthetic."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,28 +20,19 @@ Photo = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def claim_photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> Photo:
-    """`claim_photo(seed, red=False, size=(400, 360), quality=90, **save)`: a JPEG's bytes; `red`
-    paints a quarter."""
+    """`claim_photo(seed, red=False, size=(400, 360), quality=90)`: a JPEG's bytes; `red` paints a
+    quarter."""
 
     def make(
-        seed: int,
-        *,
-        red: bool = False,
-        size: tuple[int, int] = (400, 360),
-        quality: int = 90,
-        **save: Any,
+        seed: int, *, red: bool = False, size: tuple[int, int] = (400, 360), quality: int = 90
     ) -> bytes:
         width, height = size
-        grey = photo_factory(height, width, seed)[..., 0].astype(np.float64)
-        rgb = (
-            np.stack([0.4 * grey, 0.6 * grey, 0.5 * grey + 100], axis=-1)
-            .clip(0, 255)
-            .astype(np.uint8)
-        )
+        grey = photo_factory(height, width, seed)[..., :1].astype(np.float64)
+        rgb = (grey * (0.4, 0.6, 0.5) + (0, 0, 100)).clip(0, 255).astype(np.uint8)
         if red:
             rgb[: height // 2, : width // 2] = (200, 100, 40)
         data = io.BytesIO()
-        Image.fromarray(rgb).save(data, format="JPEG", quality=quality, **save)
+        Image.fromarray(rgb).save(data, format="JPEG", quality=quality)
         return data.getvalue()
 
     return make
@@ -59,8 +48,3 @@ def detector(
         calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
     )
     return Detector.load(path, threads=1)
-
-
-@pytest.fixture
-def sha256() -> Callable[[bytes], str]:
-    return lambda data: hashlib.sha256(data).hexdigest()

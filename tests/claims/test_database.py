@@ -21,7 +21,9 @@ from realdamage.claims.index import ClaimIndex, Fingerprint
 from realdamage.core.fingerprint import PhotoHash
 from realdamage.errors import RealDamageError, UsageError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Skipped unsupported reflection")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Skipped unsupported reflection", "ignore:autogenerate skipping"
+)
 MIGRATIONS = Path(migrate.__file__).with_name("migrations")
 OLD = Path(__file__).with_name("store_version_2.sql")
 
@@ -47,23 +49,19 @@ def log_something(database: Database, name: str = "tried") -> None:
 def test_the_revisions_together_make_the_tables_of_the_models(
     opened: Callable[[], Database],
 ) -> None:
-    with opened()._engine.connect() as connection:
-        found = MigrationContext.configure(connection, opts={"version_table": migrate.TABLE})
-        assert compare_metadata(found, Base.metadata) == []
-        if connection.dialect.name == "sqlite":  # Alembic does not see its indexes of expressions
-            query = "SELECT name, sql FROM sqlite_master WHERE name LIKE 'photos_band%'"
-            bands = {f"photos_band_{start}": (start, length) for start, length, _ in BANDS}
-            indexes = dict(tuple(row) for row in connection.execute(text(query)))
-            assert indexes.keys() == bands.keys()
-            for name, (start, length) in bands.items():
-                assert f"substr(fine, {start}, {length})" in indexes[name]
-        assert found.get_current_revision() == migrate.HEAD
-
-
-def test_the_newest_revision_is_the_one_that_is_looked_for() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_current_head() == migrate.HEAD
+    with opened()._engine.connect() as connection:
+        found = MigrationContext.configure(connection, opts={"version_table": migrate.TABLE})
+        assert found.get_current_revision() == migrate.HEAD
+        assert compare_metadata(found, Base.metadata) == []
+        if connection.dialect.name == "sqlite":  # Alembic does not see its indexes of expressions
+            query = "SELECT name, sql FROM sqlite_master WHERE name LIKE 'photos_band%'"
+            indexes = dict(tuple(row) for row in connection.execute(text(query)))
+            assert len(indexes) == len(BANDS)
+            for start, length, _ in BANDS:
+                assert f"substr(fine, {start}, {length})" in indexes[f"photos_band_{start}"]
 
 
 def test_a_store_from_before_the_revisions_is_brought_up_to_date(tmp_path: Path) -> None:
@@ -84,14 +82,11 @@ def test_a_store_from_before_the_revisions_is_brought_up_to_date(tmp_path: Path)
 
 
 @pytest.mark.databases
-@pytest.mark.parametrize("revision", ["9999", "of another program"])
-def test_tables_of_a_newer_version_are_left_alone(
-    opened: Callable[[], Database], revision: str
-) -> None:
+def test_tables_of_a_newer_version_are_left_alone(opened: Callable[[], Database]) -> None:
     database = opened()
     log_something(database)
     with database.transaction() as session:
-        session.execute(text(f"UPDATE {migrate.TABLE} SET version_num = :to"), {"to": revision})
+        session.execute(text(f"UPDATE {migrate.TABLE} SET version_num = '9999'"))
     database.close()
     with pytest.raises(RealDamageError) as caught:
         opened()
@@ -114,20 +109,20 @@ def test_tables_that_another_program_made_are_left_alone(postgres: Any) -> None:
     assert caught.value.code == "not_an_index"
 
 
-@pytest.mark.parametrize("url", ["claims", "mysql://user:hunter2@host/claims"])
-def test_an_address_that_is_none_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        Database(url)
-    assert caught.value.code == "database_url"
-    assert "hunter2" not in str(caught.value)
-
-
-def test_a_server_that_does_not_answer_is_an_error_without_the_password() -> None:
-    database = Database("postgresql://me:hunter2@127.0.0.1:1/claims")
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("claims", "database_url"),
+        ("mysql://user:hunter2@host/claims", "database_url"),
+        ("postgresql://me:hunter2@127.0.0.1:1/claims", "database_unusable"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_without_its_password(
+    url: str, code: str
+) -> None:
     with pytest.raises(RealDamageError) as caught:
-        log_something(database)
-    assert caught.value.code == "database_unusable"
-    assert "127.0.0.1" in str(caught.value)
+        log_something(Database(url))
+    assert caught.value.code == code
     assert "hunter2" not in str(caught.value)
 
 

@@ -6,27 +6,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from realdamage.claims.decide import (
-    Claim,
-    ClaimPhoto,
-    Duplicate,
-    ListingPhoto,
-    decide,
-)
-from realdamage.claims.policy import (
-    RECOMMENDATIONS,
-    ClaimPolicy,
-    Recommendation,
-    Rules,
-    message_to_buyer,
-)
+from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto, decide
+from realdamage.claims.policy import RECOMMENDATIONS, ClaimPolicy, Rules, message_to_buyer
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.verdict import Reason, Verdict
 from realdamage.photo_pairs import Change, Comparison
-from realdamage.phrases import in_english, phrase
+from realdamage.phrases import phrase
 from realdamage.provenance import CameraFacts, Finding, Provenance
 
 MODEL: dict[str, Any] = {"demo": False, "calibrated": True, "guarantee": None}
@@ -44,7 +31,7 @@ def verdict(outcome: str = "real", *codes: str, side: int = 800) -> Verdict:
         outcome=outcome,  # type: ignore[arg-type]
         score=1.5,
         probability=0.5,
-        heatmap=np.zeros((2, 2), np.float32),
+        heatmap=None,
         cell=16,
         regions=(),
         reasons=tuple(Reason(code, f"Sentence of {code}.") for code in codes),
@@ -67,16 +54,21 @@ def provenance(declared: str = "none", thumbnail: str = "none") -> Provenance:
 def comparison(
     outcome: str, changed: float = 0.0, *, overlap: float = 0.9, agreement: float = 0.99
 ) -> Comparison:
-    changes = (Change((0, 0, 9, 9), 0.4),) if changed else ()
-    shares = (overlap, agreement, changed)
-    digests = ("0" * 64, "2" * 64)
-    return Comparison(outcome, 50, 60, *shares, changes, None, None, (), *digests, 800, 800)  # type: ignore[arg-type]
+    return Comparison(
+        outcome,  # type: ignore[arg-type]
+        overlap=overlap,
+        agreement=agreement,
+        changed=changed,
+        changes=(Change((0, 0, 9, 9), 0.4),) if changed else (),
+        claim_sha256="0" * 64,
+        listing_sha256="2" * 64,
+    )
 
 
 def photo(**facts: Any) -> ClaimPhoto:
     plain = {"name": "a.jpg", "verdict": verdict(), "provenance": provenance(), "error": ""}
-    given = {"comparisons": (), "duplicates": (), "sha256": "0" * 64, **facts}
-    return ClaimPhoto(**{**plain, **given})
+    plain |= {"comparisons": (), "duplicates": (), "sha256": "0" * 64}
+    return ClaimPhoto(**plain | facts)
 
 
 def compared(*found: Comparison, **facts: Any) -> ClaimPhoto:
@@ -96,6 +88,8 @@ def seen(claim_id: str) -> tuple[Duplicate, ...]:
 
 
 BROKEN = Reason.of("c2pa_invalid", phrase("c2pa_note_unsigned"), phrase("c2pa_unbound"))
+WHOLE = verdict("review", "whole_photo_processed")
+SAME, EDITED = comparison("same_capture"), comparison("same_capture", 0.02)
 UNLIKE = compared(comparison("unrelated"), comparison("unrelated"))
 # It resembles the listing photo, so that only the other photo of a claim does not.
 ALIKE = compared(comparison("same_object"), name="b.jpg")
@@ -106,8 +100,8 @@ FOUND = [
     ("declared_ai_suspected", photo(provenance=provenance("ai_suspected")), "review"),
     ("credentials_broken", photo(provenance=replace(provenance(), notes=(BROKEN,))), "review"),
     ("preview_differs", photo(provenance=provenance(thumbnail="differs")), "review"),
-    ("same_capture_changed", compared(comparison("same_capture", 0.02)), "escalate"),
-    ("listing_photo_itself", compared(comparison("same_capture")), "ask_photo"),
+    ("same_capture_changed", compared(EDITED), "escalate"),
+    ("listing_photo_itself", compared(SAME), "ask_photo"),
     ("listing_photo_itself", compared(comparison("same_capture", 0.0001)), "ask_photo"),
     ("listing_unrelated", compared(comparison("unrelated")), "approve"),
     ("reused_in_other_claim", photo(duplicates=seen("C-1")), "escalate"),
@@ -115,11 +109,7 @@ FOUND = [
     ("verdict_synthetic", photo(verdict=verdict("synthetic")), "review"),
     ("verdict_review", photo(verdict=verdict("review", "between_thresholds")), "review"),
     ("photo_unfit", photo(verdict=verdict("review", "too_soft")), "ask_photo"),
-    (
-        "whole_photo_processed",
-        photo(verdict=verdict("review", "whole_photo_processed")),
-        "ask_photo",
-    ),
+    ("whole_photo_processed", photo(verdict=WHOLE), "ask_photo"),
     ("photo_too_small", photo(verdict=verdict(side=200)), "ask_photo"),
     ("photo_unreadable", photo(verdict=None, provenance=None, error="a.jpg: cut off"), "ask_photo"),
 ]
@@ -139,7 +129,7 @@ def test_each_finding_has_its_rule_which_can_be_edited(
         assert decide([found, ALIKE], (), policy, MODEL)[0] == wanted
 
 
-def test_reasons_are_ordered_made_of_phrases_and_accuse_nobody() -> None:
+def test_reasons_are_ordered_and_no_text_accuses_anybody() -> None:
     photos = [found for _, found, _ in FOUND]
     model = MODEL | {"guarantee": PROMISE}
     recommendation, reasons = decide(photos, [CUT_OFF], ClaimPolicy(), model)
@@ -147,20 +137,14 @@ def test_reasons_are_ordered_made_of_phrases_and_accuse_nobody() -> None:
     rules = [getattr(Rules(), reason.code, "approve") for reason in reasons[:-1]]
     weights = [RECOMMENDATIONS.index(rule) for rule in rules]
     assert weights == sorted(weights, reverse=True)
-    assert all(in_english(reason.phrases) == reason.sentence for reason in reasons)
     text = " ".join(reason.sentence for reason in reasons).lower()
     assert [word for word in (*ACCUSING, "buyer") if f" {word}" in text] == []
-
-
-@pytest.mark.parametrize("whole_item", [False, True])
-@pytest.mark.parametrize("recommendation", RECOMMENDATIONS)
-def test_the_text_for_the_buyer_accuses_nobody(
-    recommendation: Recommendation, whole_item: bool
-) -> None:
-    message = message_to_buyer(recommendation, whole_item=whole_item)
-    words = set(message["en"].lower().replace(",", " ").replace(".", " ").split())
-    assert words.isdisjoint((*ACCUSING, "ai", "synthetic", "genuine"))
-    assert not any(word in message["zh"] for word in ("合成", "真实"))
+    for one in RECOMMENDATIONS:
+        for whole_item in (False, True):
+            message = message_to_buyer(one, whole_item=whole_item)
+            words = set(message["en"].lower().replace(",", " ").replace(".", " ").split())
+            assert words.isdisjoint((*ACCUSING, "ai", "synthetic", "genuine"))
+            assert not any(word in message["zh"] for word in ("合成", "真实"))
 
 
 @pytest.mark.parametrize(
@@ -171,33 +155,15 @@ def test_the_text_for_the_buyer_accuses_nobody(
         ([UNLIKE, ALIKE], "approve", ["listing_unrelated"]),
         ([compared(comparison("same_capture", 0.02, overlap=0.1))], "approve", []),
         ([compared(comparison("same_capture", 0.02, agreement=0.5))], "approve", []),
-        (
-            [replace(UNLIKE, provenance=provenance("ai_generated"))],
-            "escalate",
-            ["declared_ai_generated", "no_photo_matches_listing", "listing_unrelated"],
-        ),
         # Many buyers send the picture of what they ordered; painted on, it is another matter.
+        ([compared(SAME, duplicates=seen("C-1"))], "ask_photo", ["listing_photo_itself"]),
         (
-            [compared(comparison("same_capture"), duplicates=seen("C-1"))],
-            "ask_photo",
-            ["listing_photo_itself"],
-        ),
-        (
-            [compared(comparison("same_capture", 0.02), duplicates=seen("C-1"))],
+            [compared(EDITED, duplicates=(*seen("C-1"), *seen("C-1"), *seen("C-2")))],
             "escalate",
-            ["same_capture_changed", "reused_in_other_claim"],
+            ["same_capture_changed", *["reused_in_other_claim"] * 2],
         ),
         # Shops show a picture with and without their logo.
-        (
-            [compared(comparison("same_capture"), comparison("same_capture", 0.05))],
-            "ask_photo",
-            ["listing_photo_itself"],
-        ),
-        (
-            [photo(duplicates=(*seen("C-1"), *seen("C-1"), *seen("C-2")))],
-            "escalate",
-            ["reused_in_other_claim", "reused_in_other_claim"],
-        ),
+        ([compared(SAME, EDITED)], "ask_photo", ["listing_photo_itself"]),
     ],
 )
 def test_findings_together(photos: list[ClaimPhoto], recommendation: str, codes: list[str]) -> None:
@@ -213,27 +179,19 @@ def test_too_few_photos_counts_readable_ones_and_listing_errors_are_notes() -> N
     assert decide([photo(), photo()], [CUT_OFF], policy, MODEL)[0] == "approve"
 
 
-@pytest.mark.parametrize(
-    ("photos", "whole_item"),
-    [
-        ([UNLIKE], True),
-        ([UNLIKE, photo(error="a.jpg: cut off")], False),
-        ([UNLIKE, photo(duplicates=seen("C-1"))], False),
-    ],
-)
-def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing(
-    photos: list[ClaimPhoto], whole_item: bool
-) -> None:
-    policy = ClaimPolicy()
-    recommendation, reasons = decide(photos, (), policy, MODEL)
-    claim = Claim("C", "", "", tuple(photos), (), recommendation, reasons, policy, MODEL, {})
-    asked = message_to_buyer("ask_photo", whole_item=True)
-    assert (claim.message_to_buyer == asked) == whole_item
+def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing() -> None:
+    policy, asked = ClaimPolicy(), message_to_buyer("ask_photo", whole_item=True)
     assert "whole item" in asked["en"]
     assert "商品整体" in asked["zh"]
-
-
-ESCALATES = ClaimPolicy(rules=replace(Rules(), verdict_synthetic="escalate"))
+    for more, whole_item in (
+        ((), True),
+        ((photo(error="a.jpg: cut off"),), False),
+        ((photo(duplicates=seen("C-1")),), False),
+    ):
+        photos = (UNLIKE, *more)
+        recommendation, reasons = decide(photos, (), policy, MODEL)
+        claim = Claim("C", "", "", photos, (), recommendation, reasons, policy, MODEL, {})
+        assert (claim.message_to_buyer == asked) == whole_item
 
 
 @pytest.mark.parametrize(
@@ -251,22 +209,22 @@ ESCALATES = ClaimPolicy(rules=replace(Rules(), verdict_synthetic="escalate"))
 def test_what_a_verdict_alone_may_do(
     model: dict[str, Any], photos: int, limit: float | None, expected: str
 ) -> None:
-    policy = replace(ESCALATES, escalate_up_to=limit)
+    rules = replace(Rules(), verdict_synthetic="escalate")
+    policy = ClaimPolicy(rules=rules, escalate_up_to=limit)
     given = [photo(verdict=verdict("synthetic")), *[photo()] * (photos - 1)]
     recommendation, reasons = decide(given, (), policy, MODEL | model)
     assert recommendation == expected
-    assert any(one.template.startswith("held_") for one in reasons[0].phrases) == (
-        expected == "review"
-    )
+    held = any(one.template.startswith("held_") for one in reasons[0].phrases)
+    assert held == (expected == "review")
     declared = photo(verdict=verdict("synthetic"), provenance=provenance("ai_generated"))
     assert decided(declared, **model)[0] == "escalate"
 
 
-@pytest.mark.parametrize(("photos", "bound"), [(3, "9%"), (40, "100%")])
-def test_the_bound_of_a_claim_is_photos_times_alpha(photos: int, bound: str) -> None:
+def test_the_bound_of_a_claim_is_photos_times_alpha() -> None:
     model = MODEL | {"guarantee": PROMISE}
-    reason = decide([photo()] * photos, (), ClaimPolicy(), model)[1][-1]
-    assert reason.code == "false_alarm_bound"
-    values = {name: value for one in reason.phrases for name, value in one.values.items()}
-    expected = {"photos": str(photos), "bound": bound, "share": "3%", "confidence": "95%"}
-    assert expected.items() <= values.items()
+    for photos, bound in ((3, "9%"), (40, "100%")):
+        reason = decide([photo()] * photos, (), ClaimPolicy(), model)[1][-1]
+        assert reason.code == "false_alarm_bound"
+        values = {name: value for one in reason.phrases for name, value in one.values.items()}
+        expected = {"photos": str(photos), "bound": bound, "share": "3%", "confidence": "95%"}
+        assert expected.items() <= values.items()

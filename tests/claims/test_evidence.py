@@ -4,14 +4,13 @@ it."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
 import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,8 @@ def painted(claim_photo: Photo) -> bytes:
     rgb[150:230, 250:350] = (20, 15, 10)
     exif = Image.Exif()
     exif[0x010F] = SCRIPT
-    position = exif.get_ifd(0x8825)
-    position[1], position[2], position[3], position[4] = (
-        "N",
-        (31.0, 14.0, 15.93),
-        "E",
-        (121.0, 28.0, 24.71),
-    )
+    where = ("N", (31.0, 14.0, 15.93), "E", (121.0, 28.0, 24.71))
+    exif.get_ifd(0x8825).update(enumerate(where, start=1))
     data = io.BytesIO()
     Image.fromarray(rgb).save(data, format="JPEG", quality=85, exif=exif)
     return data.getvalue()
@@ -100,43 +94,39 @@ def read(folder: Path) -> dict[str, Any]:
     return values
 
 
-def test_every_photo_is_looked_at_and_one_fails_alone(
-    claim: Claim, sha256: Callable[[bytes], str], photos: Files
-) -> None:
+def test_every_photo_is_looked_at_and_one_fails_alone(claim: Claim, photos: Files) -> None:
     assert claim.recommendation == "escalate"
-    codes = [reason.code for reason in claim.reasons]
-    assert codes == [
+    assert [reason.code for reason in claim.reasons] == [
         "same_capture_changed",
         "verdict_synthetic",
         "photo_unreadable",
         "listing_unrelated",
         "no_promise",
     ]
-    assert [photo.sha256 for photo in claim.photos] == [sha256(data) for _, data in photos]
+    digests = [hashlib.sha256(data).hexdigest() for _, data in photos]
+    assert [photo.sha256 for photo in claim.photos] == digests
     first, red, cut = claim.photos
     assert first.verdict is not None
     assert first.verdict.outcome == "real"
-    assert [(name, found.outcome) for name, found in first.comparisons] == [
-        ("listing.jpg", "same_capture")
-    ]
-    (change,) = first.comparisons[0][1].changes
+    ((name, compared),) = first.comparisons
+    assert (name, compared.outcome) == ("listing.jpg", "same_capture")
+    (change,) = compared.changes
     assert np.abs(np.subtract(change.box, (250, 150, 350, 230))).max() <= 16
     assert red.verdict is not None
     assert red.verdict.outcome == "synthetic"
     assert (cut.verdict, cut.provenance, cut.comparisons) == (None, None, ())
-    assert "cut off" in cut.error
     assert claim.model["thresholds"]["t_synthetic"] == 1.0
 
 
 def test_the_json_is_what_its_schema_says(folder: Path, claim: Claim) -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())
-    values = read(folder)
-    assert [error.message for error in validator.iter_errors(values)] == []
-    validator.validate(claim.to_dict(heatmaps=False))
-    assert claim.to_dict(heatmaps=False)["photos"][0]["comparisons"][0]["change_map"] is None
+    values, small = read(folder), claim.to_dict(heatmaps=False)
+    validator.validate(values)
+    validator.validate(small)
+    assert small["photos"][0]["comparisons"][0]["change_map"] is None
     assert values["photos"][0]["verdict"]["heatmap"] is not None
-    assert values["message_to_buyer"]["zh"].startswith("感谢")
+    assert values["photos"][0]["provenance"]["camera"]["gps"] is True
     assert set(values) == set(schema()["properties"])
     for wrong in ({"recommendation": "refuse"}, {"schema_version": 2}, {"photos": []}):
         assert not validator.is_valid(values | wrong)
@@ -144,45 +134,27 @@ def test_the_json_is_what_its_schema_says(folder: Path, claim: Claim) -> None:
     assert not validator.is_valid(values)
 
 
-class Elements(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
-def test_the_page_runs_nothing_and_loads_nothing(folder: Path) -> None:
+def test_the_page_runs_nothing_loads_nothing_and_keeps_no_metadata(
+    folder: Path, claim: Claim
+) -> None:
     page = (folder / "evidence.html").read_text(encoding="utf-8")
-    parser = Elements()
-    parser.feed(page)
-    assert {tag for tag, _ in parser.found}.isdisjoint(
-        {"script", "link", "iframe", "object", "b", "form"}
-    )
-    attributes = [(key, value or "") for _, found in parser.found for key, value in found.items()]
-    assert not [key for key, _ in attributes if key.startswith("on") or key == "href"]
-    sources = [value for key, value in attributes if key == "src"]
-    assert len(sources) == 5  # two photos, their heat maps, one comparison
-    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    elements = re.findall(r"<\w[^>]*>", re.sub('"[^"]*"', '""', page))
+    assert not [one for one in elements if re.match(r"<(script|link|iframe|object|b|form)\b", one)]
+    assert not [one for one in elements if re.search(r"\s(on\w+|href)\s*=", one)]
+    assert not [loads for loads in ("url(", "@import") if loads in page]
     assert "default-src 'none'" in page
-    assert "url(" not in page
-    assert "@import" not in page
-    assert (
-        page.count("&lt;script&gt;alert(1)") >= 3
-    )  # the file's name, its EXIF and the text are all told, escaped
-    assert len(page) < 1_500_000
-
-
-def test_the_page_has_no_metadata_and_no_position(folder: Path, claim: Claim) -> None:
-    page = (folder / "evidence.html").read_text(encoding="utf-8")
-    for text in re.findall(r"base64,([^\"]+)", page):
-        with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+    # The file's name, its EXIF and the text, all escaped.
+    assert page.count("&lt;script&gt;alert(1)") >= 3
+    sources = re.findall('<img src="([^"]*)"', page)
+    assert len(sources) == 5  # two photos, their heat maps, one comparison
+    for source in sources:
+        data = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
+        with Image.open(io.BytesIO(data)) as picture:
             assert not picture.getexif()
             assert max(picture.size) <= 1440
+    assert len(page) < 1_500_000
     for text in claim.message_to_buyer.values():
         assert text.replace("'", "&#39;") in page
-    assert read(folder)["photos"][0]["provenance"]["camera"]["gps"] is True
     for name in ("evidence.json", "evidence.html", "log.jsonl"):
         text = re.sub(r"base64,[^\"]*", "", (folder / name).read_text(encoding="utf-8"))
         assert not [part for part in ("15.93", "24.71", "31.23") if part in text]
@@ -192,50 +164,36 @@ def test_verify_says_what_it_checked_and_proves(
     folder: Path, photos: Files, listings: Files
 ) -> None:
     kept = read(folder)["originals"]
-    assert [(folder / name).read_bytes() for name in kept] == [
-        data for _, data in [*photos, *listings]
-    ]
     names = ["photo-01.jpg", "photo-02.jpg", "photo-03.jpg", "listing-01.jpg"]
     assert kept == [f"originals/{name}" for name in names]
+    given = [data for _, data in [*photos, *listings]]
+    assert [(folder / name).read_bytes() for name in kept] == given
     report = verify_evidence(folder)
     assert (report.problems, report.notes) == ((), ())
     assert len(report.checked) == 1 + 6 + 4  # the chain, six files, four originals of the claim
-    assert len(report.proves) == 2
     anchored = verify_evidence(folder, head=report.head, photos=[("mine.jpg", photos[0][1])])
     assert anchored.passed
     assert anchored.proves != report.proves
     assert any(line.startswith("mine.jpg: ") for line in anchored.checked)
 
 
-def replace_in(name: str, old: str, new: str) -> Callable[[Path], None]:
-    def tamper(folder: Path) -> None:
-        path = folder / name
-        path.write_text(path.read_text("utf-8").replace(old, new, 1), encoding="utf-8")
-
-    return tamper
-
-
-def append_to(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes() + b"\0")
-
-
 @pytest.mark.parametrize(
-    ("tamper", "named"),
+    ("name", "content", "named"),
     [
-        (replace_in("evidence.json", '"escalate"', '"approve"'), "evidence.json: was changed"),
-        (lambda folder: (folder / "evidence.json").write_text("{"), "evidence.json: is not JSON"),
-        (append_to("evidence.html"), "evidence.html: was changed"),
-        (append_to("originals/photo-02.jpg"), "photo-02.jpg: is not a photo of the claim"),
-        (replace_in("log.jsonl", "escalate", "approve"), "log.jsonl, line 1: its payload"),
-        (lambda folder: (folder / "evidence.json").unlink(), "evidence.json: is missing"),
-        (lambda folder: (folder / "log.jsonl").unlink(), "log.jsonl: is missing"),
-        (lambda folder: (folder / "log.jsonl").write_text(""), "log.jsonl: has no entry"),
+        ("evidence.json", b"{", "evidence.json: is not JSON"),
+        ("evidence.html", b"other", "evidence.html: was changed"),
+        ("originals/photo-02.jpg", b"other", "photo-02.jpg: is not a photo of the claim"),
+        ("evidence.json", None, "evidence.json: is missing"),
+        ("log.jsonl", None, "log.jsonl: is missing"),
+        ("log.jsonl", b"", "log.jsonl: has no entry"),
     ],
 )
 def test_what_was_touched_is_named(
-    folder: Path, tamper: Callable[[Path], None], named: str
+    folder: Path, name: str, content: bytes | None, named: str
 ) -> None:
-    tamper(folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
     report = verify_evidence(folder)
     assert not report.passed
     assert any(named in problem for problem in report.problems), report.problems
@@ -254,7 +212,6 @@ def test_evidence_that_replaced_older_evidence_is_found_by_a_head(
     assert verify_evidence(folder, head=report.head).notes == ()
     shutil.rmtree(folder)
     write_evidence(other, photos, listings, folder)
-    assert verify_evidence(folder).passed
     assert head[:16] in verify_evidence(folder, head=head).problems[0]
     assert [path.name for path in folder.parent.glob("*evidence*")] == ["evidence"]
 
@@ -264,7 +221,8 @@ def test_other_files_in_the_folder_and_forged_logs(
 ) -> None:
     (folder / "more.txt").write_text("added later")
     report = verify_evidence(folder, photos=[("other.jpg", claim_photo(9))])
-    assert report.notes == (f"{folder / 'more.txt'}: is not part of the evidence",)
+    assert len(report.notes) == 1
+    assert "more.txt" in report.notes[0]
     assert report.problems[0].startswith("other.jpg: ")
     (tmp_path / "secret").write_text("x")
     (folder / "log.jsonl").unlink()
@@ -272,11 +230,13 @@ def test_other_files_in_the_folder_and_forged_logs(
     EvidenceLog(folder / "log.jsonl").append(forged)
     problems = verify_evidence(folder).problems
     assert any("does not cover ../secret" in problem for problem in problems)
-    for wrong in ({"head": "abc"}, {"head": "z" * 64}, {"log": tmp_path / "none.jsonl"}):
+    for place, wrong in (
+        (folder, {"head": "z" * 64}),
+        (folder, {"log": tmp_path / "none.jsonl"}),
+        (tmp_path / "none", {}),
+    ):
         with pytest.raises(UsageError):
-            verify_evidence(folder, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="none"):
-        verify_evidence(tmp_path / "none")
+            verify_evidence(place, **wrong)  # type: ignore[arg-type]
 
 
 def test_nothing_but_evidence_is_replaced(
@@ -292,18 +252,16 @@ def test_nothing_but_evidence_is_replaced(
             write_evidence(claim, given, listings, where, overwrite=overwrite)
         return caught.value.code
 
-    before = (folder / "evidence.json").read_bytes()
+    before, file = (folder / "evidence.json").read_bytes(), folder / "evidence.html"
     assert refused(folder) == "not_empty"
-    (tmp_path / "holiday").mkdir()
-    (tmp_path / "holiday" / "beach.jpg").write_bytes(b"x")
-    assert refused(tmp_path / "holiday", overwrite=True) == "not_evidence"
-    assert refused(tmp_path / "holiday" / "beach.jpg") == "usage"
+    assert refused(folder / "originals", overwrite=True) == "not_evidence"
+    assert refused(file) == "usage"
     (folder / "notes.txt").write_text("mine")
     assert refused(folder, overwrite=True) == "not_evidence"
     assert (folder / "evidence.json").read_bytes() == before
     assert refused(tmp_path / "new", given=photos[::-1]) == "other_photos"
 
-    def full(file: int) -> None:
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
@@ -318,20 +276,13 @@ def test_one_log_over_all_claims(
     log.append({"event": "noted"})
     with log.path.open("ab") as file:
         file.write(b'{"event": "evid')  # torn by a power loss
-
-    def write(number: int) -> None:
+    for number in (1, 2):
         one = replace(claim, claim_id=f"C-{number}")
         write_evidence(one, photos, listings, tmp_path / one.claim_id, log=log)
-
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
     report = verify_evidence(tmp_path / "C-2", log=log.path, head=log.head)
     assert report.passed
-    assert (report.entries, report.head) == (5, log.head)
-    append_to("evidence.html")(tmp_path / "C-2")
+    assert (report.entries, report.head) == (4, log.head)
+    (tmp_path / "C-2" / "evidence.html").write_text("another page")
     problems = verify_evidence(tmp_path / "C-2", log=log.path).problems
     assert any("all.jsonl" in problem for problem in problems)
     other = EvidenceLog(tmp_path / "other.jsonl")
@@ -351,7 +302,7 @@ def test_claims_that_cannot_be_judged(detector: Detector, claim_photo: Photo) ->
             judge_claim(photos, detector=detector, **options)
         return caught.value.code
 
-    with pytest.raises(PhotoError, match=r"2 photos .*a\.jpg: "):
+    with pytest.raises(PhotoError):
         judge_claim([("a.jpg", b"no photo"), ("b.jpg", b"")], detector=detector)
     assert refused([]) == "no_photos"
     assert refused([photo] * 21) == refused([photo], listings=[photo] * 11) == "too_many_photos"
@@ -360,7 +311,7 @@ def test_claims_that_cannot_be_judged(detector: Detector, claim_photo: Photo) ->
         assert refused([photo], claim_id=wrong) == "claim_id"
 
 
-def test_a_claim_photo_is_decoded_once(
+def test_a_claim_photo_is_decoded_once_and_names_are_cleaned(
     detector: Detector, claim_photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -368,24 +319,18 @@ def test_a_claim_photo_is_decoded_once(
     monkeypatch.setattr(
         tiles, "decode_contents", lambda *given: opened.append(given[1]) or decode(*given)
     )
-    photos, listings = (
-        [("a.jpg", claim_photo(1))],
-        [("l.jpg", claim_photo(3)), ("m.jpg", claim_photo(4))],
-    )
+    names = ["a\u202egpj.exe", "line\nbreak.jpg", "linebreak.jpg", "", "x" * 300 + ".jpg"]
+    photos = [(name, claim_photo(seed, size=(160, 120))) for seed, name in enumerate(names)]
+    listings = [*photos[:2], ("cut.jpg", photos[0][1][:900])]
     with ClaimIndex.open(tmp_path / "claims.sqlite") as index:
-        judge_claim(photos, detector=detector, listings=listings, index=index)
-    assert opened == ["a.jpg", "listing photo", "listing photo"]
-
-
-def test_names_are_cleaned(detector: Detector, claim_photo: Photo, tmp_path: Path) -> None:
-    names = ["a\u202egpj.exe", "line\nbreak.jpg", "\udc80.jpg", "", "x" * 300 + ".jpg"]
-    photos = [(name, claim_photo(seed)) for seed, name in enumerate(names)]
-    claim = judge_claim(photos, detector=detector)
+        claim = judge_claim(photos, detector=detector, listings=listings, index=index)
     shown = [photo.name for photo in claim.photos]
-    assert shown[:4] == ["agpj.exe", "linebreak.jpg", ".jpg", "photo 4"]
+    assert shown[:4] == ["agpj.exe", "linebreak.jpg", "linebreak.jpg (2)", "photo 4"]
     assert len(shown[4]) == 120
+    assert opened == [*shown, *["listing photo"] * 3]
+    assert [bool(listing.error) for listing in claim.listings] == [False, False, True]
     assert claim.claim_id.startswith("claim-20")
-    folder = write_evidence(claim, photos, (), tmp_path / "evidence").parent
+    folder = write_evidence(claim, photos, listings, tmp_path / "evidence").parent
     assert verify_evidence(folder).passed
 
 
@@ -404,10 +349,8 @@ def test_the_prior_and_the_trust_list_are_recorded(
         templates = {one.template for one in reason.phrases}
         assert ("nobody_vouches" in templates) == (listed is None)
         page = write_evidence(claim, photos, [], tmp_path / f"evidence-{prior}")
-        values = read(page.parent)
-        jsonschema.validate(values, schema())
-        digest = anchors.sha256 if listed else ""
-        assert values["photos"][0]["provenance"]["trust_anchors_sha256"] == digest
+        provenance = read(page.parent)["photos"][0]["provenance"]
+        assert provenance["trust_anchors_sha256"] == (anchors.sha256 if listed else "")
         assert (anchors.sha256 in page.read_text(encoding="utf-8")) == (listed is not None)
     broken = bytearray(signed)
     broken[-40] ^= 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from realdamage.claims import ClaimIndex, ClaimPolicy, judge_claim
+from realdamage.claims import Claim, ClaimIndex, judge_claim
 from realdamage.claims.database import Case, Database, Decision
 from realdamage.claims.exchange import (
     ExchangeKey,
@@ -19,26 +19,29 @@ from realdamage.claims.exchange import (
     import_hashes,
     make_keys,
 )
+from realdamage.claims.index import take_fingerprint
 from realdamage.commands import cli
 from realdamage.core.detector import Detector
+from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
 
 Photo = Callable[..., bytes]
-KEY = ExchangeKey(b"c" * 32)
+KEY, OTHER_KEY = ExchangeKey(b"c" * 32), ExchangeKey(b"d" * 32)
 
 
 @pytest.fixture
-def exported(tmp_path: Path, claim_photo: Photo, detector: Detector) -> Callable[..., Path]:
-    """`exported(undone=False, days=30)`: the file of a shop that refused one claim of two."""
+def exported(tmp_path: Path, claim_photo: Photo) -> Callable[..., Path]:
+    """`exported(undone=False)`: the file of a shop that refused one claim of two."""
+    make_keys(tmp_path, "north")
 
-    def export(*, undone: bool = False, days: int = 30) -> Path:
-        path = tmp_path / f"north-{time.monotonic_ns()}"
+    def export(*, undone: bool = False) -> Path:
+        path = tmp_path / f"north-{undone}"
         path.mkdir()
         database = Database(path / "claims.sqlite")
         for number, claim_id in enumerate(("refused", "paid")):
-            index = ClaimIndex(database)
-            photos = [("a.jpg", claim_photo(number + 1))]
-            judge_claim(photos, detector=detector, claim_id=claim_id, index=index)
+            photo = read_photo(claim_photo(number + 1), PixelSpec())
+            seen = take_fingerprint(photo.rgb, photo.sha256)
+            ClaimIndex(database).add_fingerprints(claim_id, [seen])
             shared = KEY.buyer(f"buyer {number}")
             about = {"claim_id": claim_id, "created": 1.0, "updated": 1.0}
             action = "refund" if number else "refuse"
@@ -47,13 +50,9 @@ def exported(tmp_path: Path, claim_photo: Photo, detector: Detector) -> Callable
             with database.transaction() as session:
                 session.add(Case(state="decided", buyer_shared=shared, **about))
                 session.add(Decision(claim_id=claim_id, action=action, **decision))
-        signer = tmp_path / "north.key"
-        if not signer.exists():
-            make_keys(tmp_path, "north")
-        (path / "north.json").write_bytes(
-            export_hashes(database, KEY, signer, shop="north", days=days)
-        )
+        made = export_hashes(database, KEY, tmp_path / "north.key", shop="north", days=30)
         database.close()
+        (path / "north.json").write_bytes(made)
         return path / "north.json"
 
     return export
@@ -66,23 +65,22 @@ def own(tmp_path: Path) -> Any:
     database.close()
 
 
-def test_a_match_is_a_finding_for_a_person(
+def test_a_match_is_a_finding_for_a_person_until_it_is_taken_back(
     exported: Callable[..., Path],
     own: Database,
     tmp_path: Path,
     claim_photo: Photo,
     detector: Detector,
 ) -> None:
-    path = exported()
+    path, public = exported(), tmp_path / "north.pub"
     text = path.read_text()
     assert "secret remark" not in text
     assert "buyer" not in text.replace('"buyer"', "")
-    assert import_hashes(own, KEY, path, tmp_path / "north.pub") == 3
+    assert import_hashes(own, KEY, path, public) == 3
     index = ClaimIndex(own, adds=False, exchange=KEY)
 
-    def judged(seed: int) -> Any:
-        photos = [("mine.jpg", claim_photo(seed))]
-        return judge_claim(photos, detector=detector, index=index, policy=ClaimPolicy())
+    def judged(seed: int) -> Claim:
+        return judge_claim([("mine.jpg", claim_photo(seed))], detector=detector, index=index)
 
     found = judged(1)
     codes = [reason.code for reason in found.reasons]
@@ -90,17 +88,12 @@ def test_a_match_is_a_finding_for_a_person(
     assert found.recommendation == "review"
     assert "seen_at_other_shop" not in [reason.code for reason in judged(2).reasons]
     assert find_hashes(own, [KEY.buyer("buyer 0")]) == [("north", "buyer")]
-    assert find_hashes(own, [ExchangeKey(b"d" * 32).buyer("buyer 0")]) == []
-
-
-def test_a_newer_export_takes_hashes_back_and_an_older_one_does_not_return_them(
-    exported: Callable[..., Path], own: Database, tmp_path: Path
-) -> None:
-    public = tmp_path / "north.pub"
-    old, new = exported(), exported(undone=True)
-    assert import_hashes(own, KEY, old, public) == 3
-    assert import_hashes(own, KEY, new, public) == 0
+    assert find_hashes(own, [OTHER_KEY.buyer("buyer 0")]) == []
+    assert import_hashes(own, KEY, exported(undone=True), public) == 0
     assert find_hashes(own, [KEY.buyer("buyer 0")]) == []
+    with pytest.raises(RealDamageError) as caught:
+        import_hashes(own, KEY, path, public)
+    assert caught.value.code == "exchange_older"
 
 
 def test_a_file_that_was_changed_or_is_not_theirs_is_refused_and_nothing_changes(
@@ -121,7 +114,8 @@ def test_a_file_that_was_changed_or_is_not_theirs_is_refused_and_nothing_changes
     changed = json.dumps(values | {"hashes": [["buyer", "0" * 64]]}).encode()
     assert refused(changed) == "exchange_signature"
     assert refused(by=other) == "exchange_signature"
-    assert refused(key=ExchangeKey(b"d" * 32)) == "exchange_other_key"
+    assert refused(by=tmp_path / "north.key") == "exchange_key"
+    assert refused(key=OTHER_KEY) == "exchange_other_key"
     for broken in (b"", b"[]", b"{", b"[" * 100_000, json.dumps({"signature": "zz"}).encode()):
         assert refused(broken) == "exchange_damaged"
     monkeypatch.setattr(time, "time", lambda: values["expires"] + 1)

@@ -2,65 +2,64 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Table, insert, select
 
 from realdamage.claims import move
-from realdamage.claims.database import (
-    ELSEWHERE,
-    FILE_NAME,
-    Base,
-    Case,
-    Database,
-    Delivery,
-    Photo,
-    Review,
-    Setting,
-)
+from realdamage.claims.database import ELSEWHERE, FILE_NAME, Base, Database, Review
 from realdamage.claims.log import locked
 from realdamage.errors import RealDamageError, UsageError
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A store with rows in some tables, and a tenant's."""
-    store = tmp_path / "store"
-    for home, count in ((store, 7), (store / "tenants" / "north", 2)):
+TABLES = Base.metadata.sorted_tables
+VALUES: dict[type, Callable[[int], Any]] = {
+    str: lambda number: f"裂 {number}",
+    int: lambda number: number,
+    float: lambda number: number / 4,
+    bool: lambda number: number % 2 == 0,
+    bytes: lambda number: bytes([number]) * 32,
+}
+
+
+def filled(table: Table, number: int) -> dict[str, Any]:
+    """A row of the table."""
+    return {one.name: VALUES[one.type.python_type](number) for one in table.columns}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with rows in all tables, and a tenant's; tests must not change it."""
+    folder = tmp_path_factory.mktemp("move") / "store"
+    for home, count in ((folder, 7), (folder / "tenants" / "north", 2)):
         home.mkdir(parents=True)
         database = Database(home / FILE_NAME)
-        for number in range(count):
-            with database.transaction() as session:
-                claim_id = f"C-{number}"
-                about = {"claim_id": claim_id, "number": 1, "seen": "2026", "coarse": -number}
-                digests = {"sha256": bytes([number]) * 32, "fine": b"\0" * 32}
-                session.add(Photo(**about, **digests, thumbnail=b"\xff" * 768))
-                session.add(Case(claim_id=claim_id, state="open", created=1.5, updated=2.0))
-                session.add(review(claim_id))
-                delivery = {"url": "https://x", "event": "e", "body": "裂", "created": 0.1}
-                session.add(Delivery(claim_id=claim_id, **delivery))
-                database.record(session, {"event": "noted", "claim_id": claim_id})
         with database.transaction() as session:
-            session.add(Setting(name="retention_checked", value=0.25))
+            for number in range(1, count + 1):
+                for table in TABLES:
+                    if table.name != "events":
+                        session.execute(insert(table).values(filled(table, number)))
+                database.record(session, {"event": "noted", "claim_id": f"C-{number}"})
         database.close()
-    return store
+    return folder
 
 
-def review(claim_id: str) -> Review:
-    names = ("photo_sha256", "decision", "damage", "file_name", "note", "reviewer", "key_name")
-    texts = dict.fromkeys((*names, "model_version", "decided_at"), "x")
-    return Review(claim_id=claim_id, outcome=None, score=0.5, **texts)
+@pytest.fixture
+def folder(store: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(store, tmp_path / "store")
 
 
 def rows(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     with database.reading() as session:
         return {
             table.name: [tuple(row) for row in session.execute(select(table).order_by(*table.c))]
-            for table in Base.metadata.sorted_tables
+            for table in TABLES
         }
 
 
@@ -76,7 +75,9 @@ def check_moved(folder: Path, url: str) -> None:
         source.close()
         assert database.verify().problems == ()
         with database.transaction() as session:
-            session.add(review("new"))  # its number was not used before
+            values = filled(Base.metadata.tables["reviews"], 9)
+            values.pop("id")  # the next one was not used before
+            session.add(Review(**values))
             database.record(session, {"event": "later"})
         assert database.verify().problems == ()
     target.close()
@@ -88,27 +89,24 @@ def test_all_rows_are_moved_and_the_tables_go_on(
     monkeypatch.setattr(move, "_CHUNK", 3)
     url = postgres.new_url()
     moved = move.move_store(folder, url)
-    assert moved == {str(folder / "tenants" / "north"): 11, str(folder): 36}
+    tenant = str(folder / "tenants" / "north")
+    assert moved == {tenant: 2 * len(TABLES), str(folder): 7 * len(TABLES)}
     check_moved(folder, url)
     with pytest.raises(UsageError) as caught:
         move.move_store(folder, url)
     assert caught.value.code == "no_store"
 
 
-@pytest.mark.parametrize("where", ["copying", "setting aside"])
+@pytest.mark.parametrize(("where", "step"), [(move, "follow_chain"), (Path, "rename")])
 def test_a_move_that_was_killed_is_repeated(
-    folder: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch, where: str
+    folder: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch, where: Any, step: str
 ) -> None:
-    url = postgres.new_url()
-
-    def die(*given: Any, **options: Any) -> Any:
+    def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    url = postgres.new_url()
     with monkeypatch.context() as patch:
-        if where == "copying":
-            patch.setattr(move, "follow_chain", die)
-        else:
-            patch.setattr(Path, "rename", die)
+        patch.setattr(where, step, die)
         with pytest.raises(KeyboardInterrupt):
             move.move_store(folder, url)
     assert (folder / FILE_NAME).exists()
@@ -129,14 +127,13 @@ def test_a_target_with_other_rows_and_a_store_in_use_are_left_alone(
     assert sum(map(len, rows(other).values())) == 1
     other.close()
     (folder / "workers").mkdir()
-    unused = postgres.new_url()
     with (
         (folder / "workers" / "a").open("wb") as file,
         locked(file),
-        pytest.raises(UsageError) as refused,
+        pytest.raises(UsageError) as caught,
     ):
-        move.move_store(folder, unused)
-    assert refused.value.code == "store_in_use"
+        move.move_store(folder, postgres.new_url())
+    assert caught.value.code == "store_in_use"
     assert (folder / FILE_NAME).exists()
     assert not (folder / ELSEWHERE).exists()
 

@@ -8,25 +8,22 @@ import io
 import json
 import shutil
 import subprocess
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from PIL import ImageFile
 
-from realdamage.claims import EvidenceLog, judge_claim, write_evidence
+from realdamage.claims import EvidenceLog, judge_claim, package, write_evidence
 from realdamage.claims.database import Case, Database, Decision
-from realdamage.claims.package import (
-    Authority,
-    CaseRow,
-    make_package,
-    read_thresholds,
-    totals,
-)
+from realdamage.claims.package import Authority, CaseRow, make_package, read_thresholds, totals
 from realdamage.claims.secret import Secret
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
@@ -54,43 +51,57 @@ ess_cert_id_alg = sha256
 """
 
 
-class LocalAuthority:
-    """A time-stamp authority of `openssl ts`, without a server. ca: its certificate's issuer."""
+class LocalAuthority(BaseHTTPRequestHandler):
+    """A time-stamp authority of `openssl ts` in `folder`; ca.pem there is of its issuer."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.ca = folder, folder / "ca.pem"
+    folder: ClassVar[Path]
+
+    @classmethod
+    def openssl(cls, *words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=cls.folder, check=True, capture_output=True)
+
+    @classmethod
+    def make(cls, folder: Path) -> None:
+        cls.folder = folder
         (folder / "tsa.cnf").write_text(_TSA.format(folder=folder))
         (folder / "serial").write_text("01\n")
-        key = ("-newkey", "rsa:2048", "-nodes", "-keyout")
-        self.run("req", "-x509", *key, "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
-        self.run("req", "-new", *key, "tsa.key", "-out", "tsa.csr", "-subj", "/CN=Test TSA")
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout")
+        cls.openssl("req", "-x509", *key, "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
+        cls.openssl("req", "-new", *key, "tsa.key", "-out", "tsa.csr", "-subj", "/CN=Test TSA")
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "tsa.pem")
         extensions = ("-extfile", "tsa.cnf", "-extensions", "tsa")
-        self.run("x509", "-req", "-in", "tsa.csr", *signed, *extensions)
+        cls.openssl("x509", "-req", "-in", "tsa.csr", *signed, *extensions)
 
-    def run(self, *words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True)
-
-    def answer(self, query: bytes) -> bytes:
+    def do_POST(self) -> None:
+        query = self.rfile.read(int(self.headers["Content-Length"]))
         (self.folder / "query").write_bytes(query)
-        signer = ("-signer", "tsa.pem", "-inkey", "tsa.key")
-        asked = ("-queryfile", "query", "-out", "answer")
-        self.run("ts", "-reply", "-config", "tsa.cnf", "-section", "tsa_config", *signer, *asked)
-        return (self.folder / "answer").read_bytes()
+        (self.folder / "answer").write_text("<html>not found</html>")
+        if self.path == "/":
+            signer = ("-signer", "tsa.pem", "-inkey", "tsa.key", "-section", "tsa_config")
+            asked = ("-queryfile", "query", "-out", "answer")
+            self.openssl("ts", "-reply", "-config", "tsa.cnf", *signer, *asked)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write((self.folder / "answer").read_bytes())
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
+@pytest.fixture
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
-    return LocalAuthority(tmp_path_factory.mktemp("tsa"))
+    LocalAuthority.make(tmp_path_factory.mktemp("tsa"))
+    with HTTPServer(("127.0.0.1", 0), LocalAuthority) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield Authority(f"http://127.0.0.1:{server.server_port}", LocalAuthority.folder / "ca.pem")
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
 def evidence(
-    claim_photo: Callable[..., bytes],
-    detector: Detector,
-    tmp_path_factory: pytest.TempPathFactory,
+    claim_photo: Callable[..., bytes], detector: Detector, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with the evidence of C-1 and C-2, and log.jsonl over both; tests must not change
     it."""
@@ -107,119 +118,97 @@ def log(evidence: Path) -> Path:
     return evidence / "log.jsonl"
 
 
-@pytest.fixture
-def rows(evidence: Path) -> list[CaseRow]:
-    return [
-        CaseRow(
-            "C-1", Decimal("1999.50"), "CNY", evidence / "C-1", "O-1", "杯子", decision="refund"
-        ),
-        CaseRow("C-2", Decimal("1500"), "CNY", evidence / "C-2", "O-2", "=1+1", paid=Decimal(900)),
-    ]
+def row(folder: Path, amount: str = "1999.50", **more: Any) -> CaseRow:
+    about = {"currency": "CNY", "order": "O-1", "product": "杯子", **more}
+    return CaseRow(folder.name, Decimal(amount), evidence=folder, **about)
 
 
 def opened(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as package:
-        return {name: package.read(name) for name in package.namelist()}
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def table_in(files: dict[str, bytes]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(files["claims.csv"].decode("utf-8-sig"))))
 
 
 def test_a_package_holds_everything_and_its_stamp_verifies(
-    rows: list[CaseRow],
+    evidence: Path,
     log: Path,
-    authority: LocalAuthority,
+    authority: Authority,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    signing: Any,
 ) -> None:
-    monkeypatch.setattr(Authority, "_ask", lambda _, query: authority.answer(query))
+    shutil.copytree(evidence / "C-2", tmp_path / "C-2")
+    (tmp_path / "C-2" / "evidence.html").write_text("other")
+    changed = row(tmp_path / "C-2", "1500", product="=1+1", paid=Decimal(900))
+    rows = [row(evidence / "C-1", decision="refund"), changed, row(tmp_path / "gone")]
     out = tmp_path / "case.zip"
-    stamp = Authority("https://tsa.example", authority.ca)
-    made = make_package(rows, out, buyer="B-7", limits=read_thresholds(), log=log, stamp=stamp)
-    assert (made.problems, made.byte_count) == ((), out.stat().st_size)
+    given: dict[str, Any] = {"buyer": "B-7", "limits": read_thresholds(), "log": log}
+    made = make_package(rows, out, **given, stamp=authority)
+    assert [line.split(":")[0] for line in made.problems] == ["C-2", "gone"]
+    assert made.byte_count == out.stat().st_size
     assert made.stamped.startswith("20")
     files = opened(out)
+    passed = [one["passed"] for one in json.loads(files["verification.json"])]
+    assert passed == [True, False, False]
     assert files["head.txt"].decode() == EvidenceLog(log).head
     assert files["summary.pdf"].startswith(b"%PDF-")
     assert len(files["summary.pdf"]) > 10_000  # with the fonts of both languages
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES  # which WeasyPrint sets
     page = files["summary.html"].decode()
-    assert "B-7" in page
-    assert "杯子" in page
-    assert "not verified against the official text" in page
-    assert "未与法律正式文本核对" in page
-    assert all(one["passed"] for one in json.loads(files["verification.json"]))
-    table = list(csv.DictReader(io.StringIO(files["claims.csv"].decode("utf-8-sig"))))
-    assert [row["amount"] for row in table] == ["1999.50", "1500"]
+    shown = ("B-7", "杯子", "not verified against the official text", "未与法律正式文本核对")
+    assert [text for text in shown if text not in page] == []
+    table = table_in(files)
+    assert [one["amount"] for one in table] == ["1999.50", "1500", "1999.50"]
     assert table[1]["product"] == "'=1+1"  # no spreadsheet runs it
-    inside = {name for name in files if name.startswith("evidence/001-C-1/")}
-    assert "evidence/001-C-1/evidence.json" in inside
+    assert "evidence/001-C-1/evidence.json" in files
     assert len(files["SHA256SUMS"].splitlines()) == len(files) - 1
     for name in ("head.txt", "head.tsr", "tsa-ca.pem"):
         (tmp_path / name).write_bytes(files[name])
     checked = ("ts", "-verify", "-data", "head.txt", "-in", "head.tsr", "-CAfile", "tsa-ca.pem")
     subprocess.run(["openssl", *checked], cwd=tmp_path, check=True, capture_output=True)
 
+    out.unlink()
+    (tmp_path / "other.pem").write_text(signing.authority)
+    for change in (
+        {"ca": tmp_path / "other.pem"},
+        {"url": f"{authority.url}/none"},
+        {"url": "http://127.0.0.1:1"},
+    ):
+        stamp = dataclasses.replace(authority, **change)
+        with pytest.raises(RealDamageError) as caught:
+            make_package(rows, out, **given, stamp=stamp)
+        assert caught.value.code == "timestamp"
+    with pytest.raises(UsageError):
+        Authority("file:///etc/passwd", authority.ca).stamp(b"head")
+    with pytest.raises(UsageError) as caught:
+        make_package([], out, **given)
+    assert caught.value.code == "no_claims"
+    assert not list(tmp_path.glob("*.zip*"))
 
-def test_evidence_that_does_not_verify_is_named(
-    rows: list[CaseRow], log: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(rows[1].evidence, tmp_path / "C-2")
-    (tmp_path / "C-2" / "evidence.html").write_text("other")
-    changed = dataclasses.replace(rows[1], evidence=tmp_path / "C-2")
-    gone = dataclasses.replace(rows[0], claim_id="C-3", evidence=tmp_path / "none")
-    out = tmp_path / "case.zip"
-    made = make_package([rows[0], changed, gone], out, buyer="B", limits=[], log=log)
-    assert [line.split(":")[0] for line in made.problems] == ["C-2", "C-3"]
-    passed = [one["passed"] for one in json.loads(opened(out)["verification.json"])]
-    assert passed == [True, False, False]
-    assert made.stamped == ""
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES  # which WeasyPrint sets
 
-
-def test_sums_against_the_thresholds(rows: list[CaseRow]) -> None:
-    dollars = dataclasses.replace(rows[0], currency="USD", amount=Decimal("950"))
+def test_sums_against_the_thresholds(tmp_path: Path) -> None:
+    rows = [row(tmp_path), row(tmp_path, "1500", paid=Decimal(900))]
+    dollars = row(tmp_path, "950", currency="USD")
     yuan, usd = sorted(totals([*rows, dollars], read_thresholds()), key=lambda one: one["currency"])
     assert (yuan["claimed"], yuan["paid"]) == (Decimal("3499.50"), Decimal(900))
     reached = {one["limit"].id: (one["claimed"], one["paid"]) for one in yuan["limits"]}
     assert reached["cn-fraud-large"] == (True, False)
     assert reached["cn-fraud-huge"] == (False, False)
     assert [one["claimed"] for one in usd["limits"]] == [False]
-    exact = dataclasses.replace(rows[0], amount=Decimal(3000))
-    (one,) = totals([exact], read_thresholds())
-    assert {each["limit"].id for each in one["limits"] if each["claimed"]} == {
-        "cn-public-security",
-        "cn-fraud-large",
-    }
-
-
-def test_a_stamp_by_another_authority_is_refused(
-    rows: list[CaseRow],
-    log: Path,
-    authority: LocalAuthority,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    stamp = Authority("https://tsa.example", LocalAuthority(other).ca)
-    for answer in (authority.answer, lambda _: b"<html>not found</html>"):
-        monkeypatch.setattr(Authority, "_ask", lambda _, query, answer=answer: answer(query))
-        with pytest.raises(RealDamageError) as caught:
-            make_package(rows, tmp_path / "case.zip", buyer="B", limits=[], log=log, stamp=stamp)
-        assert caught.value.code == "timestamp"
-    assert not list(tmp_path.glob("*.zip"))
-    with pytest.raises(UsageError):
-        Authority("file:///etc/passwd", authority.ca).stamp(b"head")
-
-
-def test_a_buyer_without_claims_and_wrong_thresholds_are_errors(log: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        make_package([], tmp_path / "case.zip", buyer="B", limits=[], log=log)
-    assert caught.value.code == "no_claims"
+    (exact,) = totals([row(tmp_path, "3000")], read_thresholds())
+    claimed = {one["limit"].id for one in exact["limits"] if one["claimed"]}
+    assert claimed == {"cn-public-security", "cn-fraud-large"}
     (tmp_path / "thresholds.yaml").write_text("- id: a")
     with pytest.raises(ConfigError):
         read_thresholds(tmp_path / "thresholds.yaml")
-    assert [path.name for path in tmp_path.iterdir()] == ["thresholds.yaml"]
 
 
-def test_the_command_packs_the_claims_of_a_buyer(evidence: Path, log: Path, tmp_path: Path) -> None:
+def test_the_command_packs_the_claims_of_a_buyer(
+    evidence: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "_pdf", lambda page: b"%PDF-")
     store, out = tmp_path / "store", tmp_path / "case.zip"
     shutil.copytree(evidence, store / "claims")
     key = Secret.read(store / "secret", make=True)
@@ -237,8 +226,8 @@ def test_the_command_packs_the_claims_of_a_buyer(evidence: Path, log: Path, tmp_
     words = ["case", "--buyer", "B-7", "--store", str(store), "--out", str(out)]
     assert main(words) == 0
     files = opened(out)
-    table = csv.DictReader(io.StringIO(files["claims.csv"].decode("utf-8-sig")))
-    assert [(row["claim_id"], row["amount"], row["paid"], row["decision"]) for row in table] == [
+    keys = ("claim_id", "amount", "paid", "decision")
+    assert [tuple(one[key] for key in keys) for one in table_in(files)] == [
         ("C-1", "123.45", "0", ""),
         ("C-2", "123.45", "99", "part"),
     ]

@@ -7,8 +7,8 @@ import io
 import json
 import struct
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realdamage.claims import ClaimPolicy, EvidenceLog
-from realdamage.claims.videos import (
-    MAX_BYTES,
-    MAX_FRAMES,
-    check_seal,
-    judge_videos,
-    read_video,
-    seal,
-)
+from realdamage.claims.videos import MAX_FRAMES, check_seal, judge_videos, read_video, seal
 from realdamage.commands.cli import main
 from realdamage.errors import PhotoError, UsageError
 
@@ -40,41 +33,34 @@ Made = Callable[..., bytes]
 
 @pytest.fixture(scope="module")
 def made(photo_factory: Callable[[int, int, int], RGB]) -> Made:
-    """`made(form="mp4", scenes=3, tags={}, **options)`: a video of still scenes, blurred ones too,
-    160x120."""
+    """`made(form="mp4", scenes=1, tags={}, **options)`: a video of still scenes, blurred ones too,
+    160x120, as motion JPEG with ten frames a second."""
 
     def make(
-        form: str = "mp4", scenes: int = 3, tags: dict[str, str] | None = None, **options: str
+        form: str = "mp4", scenes: int = 1, tags: dict[str, str] | None = None, **options: str
     ) -> bytes:
         frames = []
-        for scene in range(scenes):
-            sharp = Image.fromarray(photo_factory(120, 160, scene))
+        for number in range(scenes):
+            sharp = Image.fromarray(photo_factory(120, 160, number))
             blurred = sharp.resize((20, 15)).resize((160, 120))
             frames += [blurred, sharp, blurred, blurred]
-        return muxed(frames, form, tags or {}, options)
+        data = io.BytesIO()
+        with av.open(data, "w", format=form, options=options) as output:
+            stream = output.add_stream("mjpeg", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 160, 120, "yuvj420p"
+            stream.bit_rate = 10_000_000
+            output.metadata.update(tags or {})
+            for frame in frames:
+                output.mux(stream.encode(av.VideoFrame.from_image(frame)))
+            output.mux(stream.encode())
+        return data.getvalue()
 
     return make
 
 
-def muxed(
-    frames: Sequence[Image.Image], form: str, tags: dict[str, str], options: dict[str, str]
-) -> bytes:
-    """Frames as motion JPEG, ten a second."""
-    data = io.BytesIO()
-    with av.open(data, "w", format=form, options=options) as output:
-        stream = output.add_stream("mjpeg", rate=10)
-        stream.width, stream.height = frames[0].size
-        stream.pix_fmt = "yuvj420p"
-        output.metadata.update(tags)
-        for number, frame in enumerate(frames):
-            picture = io.BytesIO()
-            frame.save(picture, "JPEG", quality=92)
-            packet = av.Packet(picture.getvalue())
-            packet.stream, packet.time_base = stream, Fraction(1, 10)
-            packet.pts = packet.dts = number
-            packet.duration, packet.is_keyframe = 1, True
-            output.mux(packet)
-    return data.getvalue()
+@pytest.fixture(scope="module")
+def scene(made: Made) -> bytes:
+    return made()
 
 
 def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:
@@ -87,7 +73,7 @@ def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:
     [("mp4", "MP4"), ("mov", "MOV"), ("matroska", "Matroska"), ("avi", "AVI")],
 )
 def test_the_sharp_frame_of_each_scene_is_kept(made: Made, form: str, container: str) -> None:
-    data = made(form)
+    data = made(form, scenes=3)
     facts = read_video(data, "a b")
     assert (facts.container, facts.codec, facts.byte_count) == (container, "mjpeg", len(data))
     assert (facts.width, facts.height, facts.varies) == (160, 120, False)
@@ -100,9 +86,10 @@ def test_the_sharp_frame_of_each_scene_is_kept(made: Made, form: str, container:
 
 
 def test_a_long_video_is_looked_at_in_places(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(read_video(made(scenes=40)).frames) == MAX_FRAMES
+    video = made(scenes=12)
+    assert len(read_video(video).frames) == MAX_FRAMES
     monkeypatch.setattr("realdamage.claims.videos._MAX_DECODED", 3)
-    assert 1 <= len(read_video(made(scenes=40)).frames) <= 3
+    assert 1 <= len(read_video(video).frames) <= 3
 
 
 def test_labels_in_tags_are_read(made: Made) -> None:
@@ -111,19 +98,20 @@ def test_labels_in_tags_are_read(made: Made) -> None:
     assert own.declared == "ai_generated"
     assert own.declarations[0].form == "tc260_video"
     assert own.declarations[0].fields["ContentProducer"] == "maker"
-    assert read_video(made(tags={"comment": f"AIGC{label}"})).declared == "ai_generated"
     named = read_video(made("matroska", tags={"COMMENT": "made with Midjourney"}))
     assert named.declarations[0].fields["generator"] == "Midjourney"
 
 
-def test_xmp_and_credentials_are_read(made: Made, signing: Any) -> None:
+def test_xmp_and_credentials_are_read(scene: bytes, signing: Any) -> None:
     uuid = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-    for data in (with_box(made(), b"uuid", uuid + XMP), with_box(made(), b"XMP_", XMP)):
+    signed = signing.sign("trainedAlgorithmicMedia", data=scene, mime="video/mp4")
+    for data, form in (
+        (with_box(scene, b"uuid", uuid + XMP), "iptc"),
+        (with_box(scene, b"XMP_", XMP), "iptc"),
+        (signed, "c2pa"),
+    ):
         facts = read_video(data)
-        assert (facts.declared, facts.declarations[0].form) == ("ai_generated", "iptc")
-    signed = signing.sign("trainedAlgorithmicMedia", data=made(), mime="video/mp4")
-    facts = read_video(signed)
-    assert (facts.declared, facts.declarations[0].form) == ("ai_generated", "c2pa")
+        assert (facts.declared, facts.declarations[0].form) == ("ai_generated", form)
     changed = bytearray(signed)
     changed[-40] ^= 1
     assert read_video(bytes(changed)).declared == "none"
@@ -151,27 +139,25 @@ def sound() -> bytes:
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
-        (lambda _: b"", "not_a_video"),
         (lambda _: b"#EXTM3U\nfile:///etc/passwd\n", "not_a_video"),
         (lambda _: sound(), "video_without_frames"),
         (lambda data: data[: len(data) // 2], "video_damaged"),
         (lambda data: data.replace(b"mp4v", b"encv"), "video_encrypted"),
         (blank, "video_without_frames"),
     ],
-    ids=["empty", "playlist", "sound", "half", "encrypted", "spoilt"],
+    ids=["playlist", "sound", "half", "encrypted", "spoilt"],
 )
 def test_a_file_that_cannot_be_looked_at_is_an_error(
-    made: Made, spoil: Callable[[bytes], bytes], code: str
+    scene: bytes, spoil: Callable[[bytes], bytes], code: str
 ) -> None:
     with pytest.raises(PhotoError) as caught:
-        read_video(spoil(made()), "clip.mp4")
+        read_video(spoil(scene), "clip.mp4")
     assert caught.value.code == code
     assert caught.value.phrases[0].template == code
-    assert str(caught.value).startswith("clip.mp4: ")
 
 
 def test_a_video_that_was_cut_off_is_read_as_far_as_it_goes(made: Made) -> None:
-    data = made(movflags="frag_keyframe+empty_moov")
+    data = made(scenes=3, movflags="frag_keyframe+empty_moov")
     facts = read_video(data[: len(data) - 6000])
     assert [note.code for note in facts.notes] == ["video_cut_off"]
     assert facts.frames
@@ -185,90 +171,69 @@ def test_ten_gigabytes_are_refused_unread(tmp_path: Path) -> None:
         with pytest.raises(PhotoError) as caught:
             read(path)
         assert caught.value.code == "video_too_large"
-    assert MAX_BYTES < 10 << 30
     with pytest.raises(PhotoError) as caught:
         read_video(tmp_path / "none.mp4")
     assert caught.value.code == "missing_file"
 
 
-class Says:
-    """A detector that says one thing of every photo."""
-
-    def __init__(self, outcome: str) -> None:
-        self.outcome = outcome
-
-    def predict(self, _: object) -> Says:
-        return self
-
-
 def found_in(outcome: str, video: bytes, photos: Sequence[bytes] = ()) -> dict[str, str]:
     """The findings about a video, under rules that would escalate."""
-    policy = ClaimPolicy()
-    rules = dataclasses.replace(policy.rules, video_frames_synthetic="escalate")
-    policy = dataclasses.replace(policy, rules=rules)
-    detector: Any = Says(outcome)
-    found = judge_videos([read_video(video, "clip")], detector, policy, photos)
+    rules = dataclasses.replace(ClaimPolicy().rules, video_frames_synthetic="escalate")
+    detector: Any = SimpleNamespace(predict=lambda _: SimpleNamespace(outcome=outcome))
+    facts = [read_video(video, "clip")]
+    found = judge_videos(facts, detector, ClaimPolicy(rules=rules), photos)
     return {one.rule: one.recommends for one in found}
 
 
-def test_pixels_of_frames_never_lead_beyond_review(made: Made) -> None:
-    assert found_in("synthetic", made()) == {"video_frames_synthetic": "review"}
-    assert found_in("real", made()) == {}
+def test_pixels_of_frames_never_lead_beyond_review(
+    made: Made, scene: bytes, claim_photo: Callable[..., bytes]
+) -> None:
+    assert found_in("synthetic", scene) == {"video_frames_synthetic": "review"}
     label = made(tags={"comment": 'AIGC{"Label": "1"}'})
     assert found_in("real", label) == {"declared_ai_generated": "escalate"}
-
-
-def test_frames_are_compared_with_photos(made: Made, claim_photo: Callable[..., bytes]) -> None:
-    video = made()
-    frame = read_video(video).frames[0][1]
-    other = claim_photo(5)
-    assert found_in("real", video, [other]) == {"video_unlike_photos": "approve"}
-    assert found_in("real", video, [other, frame]) == {}
+    frame, other = read_video(scene).frames[0][1], claim_photo(5, size=(160, 120))
+    assert found_in("real", scene, [other]) == {"video_unlike_photos": "approve"}
+    assert found_in("real", scene, [other, frame]) == {}
 
 
 @pytest.fixture
-def packed(made: Made, tmp_path: Path) -> Path:
+def packed(scene: bytes, tmp_path: Path) -> Path:
     path = tmp_path / "packing.mp4"
-    path.write_bytes(made())
+    path.write_bytes(scene)
     return path
 
 
 def test_a_sealed_video_is_found_again(packed: Path, tmp_path: Path) -> None:
     log = EvidenceLog(tmp_path / "log.jsonl")
+    for order in ("  ", "a\nb"):
+        with pytest.raises(UsageError) as caught:
+            seal(packed, order, log)
+        assert caught.value.code == "order"
+    assert not log.path.exists()
     entry = seal(packed, "O-1", log)
     assert entry["payload"]["bytes"] == packed.stat().st_size
     head = log.head
     seal(packed, "O-2", log)
     report = check_seal(packed, log, "O-1", head)
-    assert report.entry == entry
-    assert report.problems == ()
-    assert len(report.proves) == 2
+    assert (report.entry, report.problems, len(report.proves)) == (entry, (), 2)
     assert check_seal(packed, log).entry == entry
-    code_of = check_seal(packed, log, "O-3")
-    assert len(code_of.problems) == 1
-    assert "O-1, O-2" in code_of.problems[0]
+    (problem,) = check_seal(packed, log, "O-3").problems
+    assert "O-1, O-2" in problem
     packed.write_bytes(packed.read_bytes() + b"\0")
-    assert check_seal(packed, log).entry is None
-    assert len(check_seal(packed, log).problems) == 1
+    other = check_seal(packed, log)
+    assert (other.entry, len(other.problems)) == (None, 1)
 
 
 def test_the_command_seals_and_checks(
     packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["seal", str(packed), "--log", str(tmp_path / "log.jsonl")]
+    log = EvidenceLog(tmp_path / "log.jsonl")
+    words = ["seal", str(packed), "--log", str(log.path)]
     assert main(words) == 2
     assert main([*words, "--order", "O-1"]) == 0
-    assert EvidenceLog(tmp_path / "log.jsonl").head in capfd.readouterr().out
+    assert log.head in capfd.readouterr().out
     assert main([*words, "--check", "--order", "O-1"]) == 0
     assert main([*words, "--check", "--order", "O-2"]) == 1
     packed.write_text("no video")
     assert main([*words, "--order", "O-3"]) == 3
-    assert len(EvidenceLog(tmp_path / "log.jsonl").verify().entries) == 1
-
-
-@pytest.mark.parametrize("order", ["  ", "a\nb"])
-def test_an_order_is_one_short_line(packed: Path, tmp_path: Path, order: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        seal(packed, order, EvidenceLog(tmp_path / "log.jsonl"))
-    assert caught.value.code == "order"
-    assert not (tmp_path / "log.jsonl").exists()
+    assert len(log.verify().entries) == 1

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
@@ -445,67 +445,107 @@ def test_a_multirun_trains_each_in_a_folder_of_its_own(
 
 
 DRIVER = """
-import json, os
+import json, os, signal
 from pathlib import Path
 from realdamage.commands import train
 from realdamage.training import dataset
+from realdamage.training.module import DamageClassifier
 
 def record(kind):
     read = kind.__getitem__
     def seen(self, key):
-        with Path("seen.jsonl").open("a") as file:
+        with Path(os.environ["SEEN"]).open("a") as file:
             rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
             file.write(json.dumps([kind.__name__, rank, key]) + "\\n")
         return read(self, key)
     kind.__getitem__ = seen
 
-record(dataset.PairDataset)
-record(dataset.WholePhotoDataset)
+step = DamageClassifier.training_step
+
+def stopped(self, batch, index):
+    where = f"{self.global_rank} {self.current_epoch} {index}"
+    if where == os.environ.get("TERM_AT"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    if where == os.environ.get("KILL_AT"):
+        os.killpg(0, signal.SIGKILL)
+    return step(self, batch, index)
+
+if "SEEN" in os.environ:
+    record(dataset.PairDataset)
+    record(dataset.WholePhotoDataset)
+DamageClassifier.training_step = stopped
 train.main()
 """
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", *AS_TYPED)
 
 
-def on_two_nodes(arguments: list[str], cwd: Path, script: str) -> subprocess.CompletedProcess[str]:
+class Together(NamedTuple):
+    """Where two processes trained together, on what, and how they were called."""
+
+    folder: Path
+    photos: Path
+    arguments: list[str]
+
+    def typed(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return typed([*self.arguments, *more], self.folder, "driver.py", **variables)
+
+
+@pytest.fixture(scope="module")
+def together(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """A finished run of two processes, `out/pair`, on photos of which only one has a mask to
+    localise; what they read is in seen.jsonl."""
+    folder = tmp_path_factory.mktemp("together")
+    photos = shutil.copytree(tiny_manifest, folder / "set")
+    table = read_manifest(photos).table
+    masked = table.index[(table["split"] == "val") & (table["label"] == "synthetic")]
+    table.loc[masked[1:], "mask_file_name"] = ""
+    write_manifest(photos, table)
+    write_shards(read_manifest(photos), folder / "shards")
+    (folder / "driver.py").write_text(DRIVER)
+    arguments = [
+        *(*DDP, "data.root=shards", "data.mixed_shards=2", "data.batch_units=1"),
+        *("trainer.max_epochs=2", "trainer.log_every_n_steps=1", "model.drop_path=0.3"),
+        "callbacks.pictures=null",
+    ]
+    made = Together(folder, photos, arguments)
+    finished = made.typed("name=pair", SEEN="seen.jsonl")
+    assert finished.returncode == 0, finished.stderr
+    return made
+
+
+def run_on_two_nodes(arguments: list[str], cwd: Path) -> None:
     """The command as on two machines, with torchrun and one process on each; both are this one."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     where = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", *where)
     nodes = ("trainer.num_nodes=2", "trainer.devices=1")
-    command = [*torchrun, "--nproc-per-node", "1", script, *arguments, *nodes]
-    options = {"cwd": cwd, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+    command = [*torchrun, "--nproc-per-node", "1", "driver.py", *arguments, *nodes]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEEN": "seen.jsonl"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with (
-        subprocess.Popen(command, **options, **pipes) as first,
-        subprocess.Popen(command, **options, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT),
+        subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes) as first,
+        subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL),
     ):
         out, _ = first.communicate(timeout=1000)
-    return subprocess.CompletedProcess(command, first.returncode, out, out)
+    assert first.returncode == 0, out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", ["ddp", "two_nodes"])
 def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
-    tiny_manifest: Path, tmp_path: Path, launch: str
+    together: Together, tmp_path: Path, launch: str
 ) -> None:
     """Together they see each training unit once per epoch and each validation photo once, also when
-    the photos of one of them have no mask to localise. On two nodes they read shards."""
-    root = shutil.copytree(tiny_manifest, tmp_path / "set")
-    table = read_manifest(root).table
-    masked = table.index[(table["split"] == "val") & (table["label"] == "synthetic")]
-    table.loc[masked[1:], "mask_file_name"] = ""
-    write_manifest(root, table)
-    (tmp_path / "driver.py").write_text(DRIVER)
-    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "name=pair"]
-    arguments = [*ddp, *AS_TYPED, "trainer.max_epochs=2"]
+    the photos of one of them have no mask to localise. In one place they read shards, on two nodes
+    a folder."""
+    folder = together.folder
     if launch == "two_nodes":
-        write_shards(read_manifest(root), tmp_path / "shards")
-        arguments += [f"data.root={tmp_path}/shards", "data.mixed_shards=1"]
-        finished = on_two_nodes(arguments, tmp_path, "driver.py")
-    else:
-        finished = typed([*arguments, f"data.root={root}"], tmp_path, "driver.py")
-    assert finished.returncode == 0, finished.stderr
-    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+        folder = tmp_path
+        shutil.copy(together.folder / "driver.py", folder)
+        photos = (f"data.root={together.photos}", "trainer.max_epochs=2", "name=pair")
+        run_on_two_nodes([*DDP, *photos], folder)
+    seen = [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
     units = [
         Counter((key[0], key[1]) for name, of, key in seen if (name, of) == ("PairDataset", rank))
         for rank in (0, 1)
@@ -515,71 +555,36 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
     assert len(units[0]) == len(units[1]) == 14
     photos = Counter(key for name, _, key in seen if name == "WholePhotoDataset")
     assert photos == {**dict.fromkeys(range(11), 2), -1: 2}  # two epochs, one filler in each
-    figures = torch.load(tmp_path / "out/pair/last.ckpt", weights_only=True)["validation_figures"]
-    classifier = load_classifier(tmp_path / "out/pair/last.ckpt")
+    run = folder / "out/pair"
+    figures = torch.load(run / "last.ckpt", weights_only=True)["validation_figures"]
+    classifier = load_classifier(run / "last.ckpt")
     detector = Detector(TorchScorer(classifier.network), model_metadata(classifier))
-    predictions, _ = score_manifest(detector, read_manifest(root).select(split="val"))
+    manifest = read_manifest(together.photos).select(split="val")
+    predictions, _ = score_manifest(detector, manifest)
     synthetic = predictions["label"] == "synthetic"
     expected = roc_auc_score(synthetic, predictions["score"])
     assert figures["val/auroc"] == pytest.approx(expected, abs=1e-6)
     assert "val/localisation_ap" in figures
-    with (tmp_path / "out/pair/logs/version_0/metrics.csv").open() as file:
+    with (run / "logs/version_0/metrics.csv").open() as file:
         logged = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert len(logged) == 2
     assert logged[-1] == pytest.approx(log_loss(synthetic, expit(predictions["score"])), abs=1e-4)
 
 
-STOPPED = """
-import os, signal
-from realdamage.commands import train
-from realdamage.training.module import DamageClassifier
-
-step = DamageClassifier.training_step
-
-def stopped(self, batch, index):
-    where = f"{self.global_rank} {self.current_epoch} {index}"
-    if where == os.environ["TERM_AT"]:
-        os.kill(os.getpid(), signal.SIGTERM)
-    if where == os.environ["KILL_AT"]:
-        os.killpg(0, signal.SIGKILL)
-    return step(self, batch, index)
-
-DamageClassifier.training_step = stopped
-train.main()
-"""
-
-
 @pytest.mark.slow
-def test_two_processes_go_on_where_they_were_terminated_and_killed(
-    tiny_manifest: Path, tmp_path: Path
-) -> None:
+def test_two_processes_go_on_where_they_were_terminated_and_killed(together: Together) -> None:
     """SIGTERM reaches one process, not the first, in one step; later kill -9 ends both and their
-    workers. The end is that of a run that was never stopped."""
-    write_shards(read_manifest(tiny_manifest), tmp_path / "shards")
-    (tmp_path / "driver.py").write_text(STOPPED)
-    arguments = [
-        *("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true"),
-        *(f"data.root={tmp_path}/shards", "data.mixed_shards=2", *AS_TYPED, "data.batch_units=2"),
-        *("trainer.max_epochs=2", "trainer.log_every_n_steps=1", "model.drop_path=0.3"),
-        "callbacks.pictures=null",
-    ]
-
-    def run(name: str, *more: str, term: str = "", kill: str = "") -> Any:
-        places = {"TERM_AT": term, "KILL_AT": kill}
-        return typed([*arguments, f"name={name}", *more], tmp_path, "driver.py", **places)
-
-    straight = run("straight")
-    assert straight.returncode == 0, straight.stderr
-    last = tmp_path / "out/stopped/last.ckpt"
-    terminated = run("stopped", term="1 0 1")
+    workers. The end is that of the run that was never stopped."""
+    last = together.folder / "out/stopped/last.ckpt"
+    terminated = together.typed("name=stopped", TERM_AT="1 0 1")
     assert terminated.returncode == 143, terminated.stderr
     assert "resume=last" in terminated.stderr.splitlines()[-1]
     assert torch.load(last, weights_only=True)["global_step"] == 2
-    rest = ("resume=last", "data.workers=1", "callbacks.last.minutes=0")
-    assert run("stopped", *rest, kill="0 1 2").returncode == -signal.SIGKILL
-    assert torch.load(last, weights_only=True)["global_step"] == 5
-    finished = run("stopped", *rest)
+    rest = ("name=stopped", "resume=last", "data.workers=1", "callbacks.last.minutes=0")
+    assert together.typed(*rest, KILL_AT="0 1 2").returncode == -signal.SIGKILL
+    assert torch.load(last, weights_only=True)["global_step"] == 9
+    finished = together.typed(*rest)
     assert finished.returncode == 0, finished.stderr
-    assert largest_difference(tmp_path / "out/straight/last.ckpt", last) <= 1e-6
-    figures = [logged(tmp_path / "out" / name) for name in ("straight", "stopped")]
+    assert largest_difference(together.folder / "out/pair/last.ckpt", last) <= 1e-6
+    figures = [logged(together.folder / "out" / name) for name in ("pair", "stopped")]
     pd.testing.assert_frame_equal(*figures, rtol=1e-6)

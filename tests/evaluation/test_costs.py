@@ -44,12 +44,7 @@ def test_every_way_costs_what_it_does_on_paper(hundred: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "code"),
-    [
-        ({"label": "real"}, "one_class"),
-        ({"label": ""}, "no_label"),
-        ({"split": "train"}, "training_photos"),
-    ],
+    ("columns", "code"), [({"label": "real"}, "one_class"), ({"split": "train"}, "training_photos")]
 )
 def test_a_table_that_cannot_give_costs_is_refused(
     hundred: pd.DataFrame, columns: dict[str, str], code: str
@@ -84,16 +79,6 @@ def test_the_larger_expected_loss_comes_first_without_values_the_more_probable()
     queue = triage_order(table_of([0.2, 0.9]), claims=claims)
     assert order(queue) == ["A", "B"]
     assert queue.photos["expected_loss"].tolist() == pytest.approx([20, 9])
-
-
-def test_the_photos_of_a_claim_stay_together_and_the_most_suspicious_decides() -> None:
-    # Claim A: 0.6 at most, worth 30, two photos; claim B: 0.5, worth 30, one photo.
-    claims = claims_of(("A", "a.jpg", 30.0), ("B", "b.jpg", 30.0), ("A", "c.jpg", 30.0))
-    queue = triage_order(table_of([0.1, 0.5, 0.6]), claims=claims)
-    assert queue.photos["file_name"].tolist() == ["b.jpg", "c.jpg", "a.jpg"]
-    assert queue.photos["rank"].tolist() == [1, 2, 2]
-    assert queue.photos["probability"].tolist() == pytest.approx([0.5, 0.6, 0.6])
-    assert queue.photos["loss_per_photo"].tolist() == pytest.approx([15, 9, 9])
 
 
 def test_only_claims_that_wait_are_queued_and_the_others_counted() -> None:
@@ -151,7 +136,10 @@ def test_a_file_of_claims_is_read_or_a_wrong_row_named(
         read_claims(path)
 
 
-def test_the_command_writes_the_whole_queue(tmp_path: Path) -> None:
+def test_the_photos_of_a_claim_stay_together_and_the_most_suspicious_decides(
+    tmp_path: Path,
+) -> None:
+    # Claim A: 0.6 at most, worth 30, two photos; claim B: 0.5, worth 30, one photo.
     write_predictions(tmp_path / "p.csv", table_of([0.1, 0.5, 0.6]))
     (tmp_path / "c.csv").write_text(
         "claim_id,file_name,claim_value\nA,a.jpg,30\nA,c.jpg,\nB,b.jpg,30\n"
@@ -161,4 +149,7 @@ def test_the_command_writes_the_whole_queue(tmp_path: Path) -> None:
     assert main([*command, "--output", str(target)]) == 0
     written = pd.read_csv(target)
     assert written["claim_id"].tolist() == ["B", "A", "A"]
+    assert written["file_name"].tolist() == ["b.jpg", "c.jpg", "a.jpg"]
+    assert written["rank"].tolist() == [1, 2, 2]
+    assert written["probability"].tolist() == pytest.approx([0.5, 0.6, 0.6])
     assert written["loss_per_photo"].tolist() == pytest.approx([15, 9, 9])

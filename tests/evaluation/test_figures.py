@@ -12,14 +12,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from realdamage.data.vocabulary import LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.figures import (
-    photo_metrics,
-    reliability_table,
-    roc_curves,
-    tpr_at_fpr,
-)
-from realdamage.evaluation.predictions import PatchEvidence
+from realdamage.evaluation.figures import photo_metrics, reliability_table, roc_curves, tpr_at_fpr
 from realdamage.evaluation.slices import part_rows, robustness_table, slice_table
 
 Table = Callable[..., pd.DataFrame]
@@ -27,23 +22,17 @@ Table = Callable[..., pd.DataFrame]
 
 @pytest.fixture(scope="session")
 def mixed(predictions_of: Table) -> Table:
-    """`mixed(n_damaged, n_original, n_synthetic, seed)`:
+    """`mixed(n_damaged, n_original, n_synthetic)`: two photos to a group, classes two deviations
+    apart."""
 
-    two photos to a group, classes two deviations apart.
-    """
-
-    def make(
-        n_damaged: int = 250, n_original: int = 250, n_synthetic: int = 300, seed: int = 0
-    ) -> pd.DataFrame:
-        rng = np.random.default_rng(seed)
-        n_real, n_first = n_damaged + n_original, n_synthetic * 2 // 3
-        n_second = n_synthetic - n_first
-        sizes = [n_damaged, n_original, n_first, n_second]
+    def make(n_damaged: int = 250, n_original: int = 250, n_synthetic: int = 300) -> pd.DataFrame:
+        rng = np.random.default_rng(0)
+        n_real = n_damaged + n_original
         score = np.concatenate([rng.normal(0, 1, n_real), rng.normal(2, 1, n_synthetic)])
+        sizes = [n_damaged, n_original, n_synthetic]
         return predictions_of(
             label=np.repeat(["real", "synthetic"], [n_real, n_synthetic]),
-            kind=np.repeat(["damaged", "original", "ai_region", "ai_whole"], sizes),
-            generator=np.repeat(["", "", "first", "second"], sizes),
+            kind=np.repeat(["damaged", "original", "ai_region"], sizes),
             group=[f"g{i // 2}" for i in range(n_real + n_synthetic)],
             score=score,
             probability=1 / (1 + np.exp(2 - 2 * score)),  # right for as many photos of each class
@@ -76,6 +65,7 @@ def test_figures_that_the_photos_cannot_support_are_none_with_the_reason(mixed: 
     some.loc[:2, "probability"] = np.nan
     reason = photo_metrics(some, n_boot=2)["reasons"]["ece"]
     assert reason.startswith("3 of 800 photos lack a probability")
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
@@ -90,25 +80,23 @@ def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
             assert [row[f"{key}_low"], row[f"{key}_high"]] == pytest.approx(expected[key], abs=1e-9)
     curve = roc_curves(table)[0]
     at = curve["fpr"].index(pytest.approx(0.01))
-    assert [curve["low"][at], curve["high"][at]] == pytest.approx(
-        expected["tpr_at_fpr_1"], abs=1e-9
-    )
+    ends = [curve["low"][at], curve["high"][at]]
+    assert ends == pytest.approx(expected["tpr_at_fpr_1"], abs=1e-9)
+    negatives, positives = (table.loc[table["label"] == name, "score"] for name in LABELS)
+    for fpr, found in zip(curve["fpr"], curve["tpr"], strict=True):
+        assert found == pytest.approx(tpr_at_fpr(negatives, positives, fpr)), fpr
     assert photo_metrics(table, seed=1)["intervals"] != expected
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        lambda table: table[table["label"] == "real"],
-        lambda table: table.assign(score=np.nan),
-        lambda table: table.assign(label=table["label"].where(table.index != 7, "")),
-    ],
-)
-def test_tables_that_cannot_be_measured_are_refused(
-    broken: Callable[[pd.DataFrame], pd.DataFrame], mixed: Table
-) -> None:
-    with pytest.raises(RealDamageError):
-        photo_metrics(broken(mixed()))
+def test_tables_that_cannot_be_measured_are_refused(mixed: Table) -> None:
+    table = mixed()
+    for broken, code in (
+        (table[table["label"] == "real"], "one_class"),
+        (table.assign(label=table["label"].where(table.index != 7, "")), "no_label"),
+    ):
+        with pytest.raises(RealDamageError) as error:
+            photo_metrics(broken)
+        assert error.value.code == code
 
 
 def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_ones_have(
@@ -138,16 +126,7 @@ def test_a_rate_of_nought_or_one_is_no_certainty(mixed: Table) -> None:
         assert found["intervals"]["tpr_at_fpr_1"] == pytest.approx(ends)
 
 
-def test_metrics_are_plain_json(mixed: Table) -> None:
-    painted = np.arange(20).reshape(-1, 1) % 4 == 0
-    heat = np.linspace(0, 1, 20, dtype=np.float32).reshape(-1, 1)
-    evidence = [PatchEvidence(f"{index}.jpg", heat, painted) for index in (400, 401)]
-    metrics = photo_metrics(mixed(n_damaged=3, n_synthetic=30), evidence, n_boot=20)
-    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
-
-
-@pytest.fixture
-def edits(predictions_of: Table) -> pd.DataFrame:
+def test_each_edit_meets_its_original_under_the_same_perturbation(predictions_of: Table) -> None:
     rows = [
         ("a.jpg", "real", "", "", 0.0),
         ("a_edit.jpg", "synthetic", "a.jpg", "", 2.0),
@@ -162,19 +141,17 @@ def edits(predictions_of: Table) -> pd.DataFrame:
         ("a_edit.jpg", "synthetic", "a.jpg", "blur", 2.5),
     ]
     names = ("file_name", "label", "pair", "perturbation", "score")
-    return predictions_of(**dict(zip(names, zip(*rows, strict=True), strict=True)))
-
-
-def test_each_edit_meets_its_original_under_the_same_perturbation(edits: pd.DataFrame) -> None:
-    blurred = edits[edits["perturbation"] == "blur"]
-    assert photo_metrics(blurred, n_boot=20)["pairs"]["median_difference"] == -0.5
+    edits = predictions_of(**dict(zip(names, zip(*rows, strict=True), strict=True)))
     clean = edits[edits["perturbation"] == ""]
-    found = photo_metrics(clean, n_boot=20)["pairs"]
-    # One edit is higher, and a tie counts half.
-    assert (found["n"], found["edit_higher"], found["median_difference"]) == (2, 0.75, 1.0)
-    found = photo_metrics(clean.assign(pair=""), n_boot=20)["pairs"]
-    assert (found["n"], found["edit_higher"], found["median_difference"]) == (0, None, None)
-    assert found["reason"]
+    # One edit is higher than its original, and a tie counts half.
+    for table, expected in (
+        (edits[edits["perturbation"] == "blur"], (1, 0.0, -0.5)),
+        (clean, (2, 0.75, 1.0)),
+        (clean.assign(pair=""), (0, None, None)),
+    ):
+        found = photo_metrics(table, n_boot=20)["pairs"]
+        assert (found["n"], found["edit_higher"], found["median_difference"]) == expected
+        assert bool(found["reason"]) == (found["n"] == 0)
 
 
 def test_each_group_counts_once_and_equal_probabilities_share_a_bin(predictions_of: Table) -> None:

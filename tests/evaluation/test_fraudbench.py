@@ -1,27 +1,19 @@
-"""FraudBench's averages are those worked out on paper, and the published rows those published."""
+"""FraudBench's averages are those worked out on paper, next to the published rows."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Calibration, Policy
+from realdamage.core.policy import Policy
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.fraudbench import (
-    FIGURES,
-    GENERATORS,
-    fraudbench_figures,
-    published_rows,
-)
+from realdamage.evaluation.fraudbench import FIGURES, fraudbench_figures
 
 # Redness decides: score 3 is synthetic, 0.5 review with a probability above 0.5, -3 real.
 SYNTHETIC, REVIEW, REAL = 176, 136, 80
@@ -52,14 +44,11 @@ def benchmark_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def judge(model_file: Path) -> Path:
-    data, metadata, _ = read_model_file(model_file)
+def judge(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
     policy = Policy(
         1.0, -1.0, fpr=0.1, miss=0.1, negatives="damaged", photos={}, whole_photo_share=None
     )
-    calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
-    write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
-    return model_file
+    return save_red_model(tmp_path / "red.onnx", policy=policy)
 
 
 def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
@@ -78,9 +67,8 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
     assert outcome["tnr"] == pytest.approx((3 / 4 + 1) / 2)
     assert outcome["tpr gpt-image-2"] == pytest.approx((1 / 2 + 1 + 0) / 3)
     assert outcome["tpr grok-imagine-image"] == 0
-    assert outcome["balanced_accuracy"] == pytest.approx(
-        ((3 / 4 + 1 / 3) / 2 + (1 + 1 / 2) / 2) / 2
-    )
+    balanced = ((3 / 4 + 1 / 3) / 2 + (1 + 1 / 2) / 2) / 2
+    assert outcome["balanced_accuracy"] == pytest.approx(balanced)
     # F1 of the edits: 2tp / (2tp + fn + fp)
     assert outcome["f1"] == pytest.approx((2 / (2 + 2 + 1) + 2 / (2 + 1) + 0) / 3)
     assert probability["name"] == "probability >= 0.5"
@@ -88,15 +76,14 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
     assert probability["f1"] == pytest.approx((4 / (4 + 1 + 2) + 1 + 0) / 3)
     assert outcome["tpr nano-banana-2"] is None
     assert (found["n_categories"], found["n_negatives"], found["n_edits"]) == (3, 6, 6)
+    assert len(found["published"]) == 20
+    assert all(0 <= row[key] <= 1 for row in found["published"] for key in FIGURES)
     assert "ForgeLens [GenImage]" in done.out
 
 
 @pytest.mark.parametrize(
     ("label", "kind", "code"),
-    [
-        ("real", "damaged", "one_class"),
-        ("synthetic", "ai_region", "other_layout"),
-    ],
+    [("real", "damaged", "one_class"), ("synthetic", "ai_region", "other_layout")],
 )
 def test_predictions_of_another_set_are_refused(
     predictions_of: Callable[..., pd.DataFrame], label: str, kind: str, code: str
@@ -107,17 +94,3 @@ def test_predictions_of_another_set_are_refused(
     with pytest.raises(RealDamageError) as error:
         fraudbench_figures(table)
     assert error.value.code == code
-
-
-def test_the_published_rows_agree_with_themselves() -> None:
-    rows = published_rows()
-    assert len(rows) == 20
-    assert {row["sort"] for row in rows} == {"mllm", "detector", "people"}
-    for row in rows:
-        # Every generator edited the same photos, so pooled TPR is nearly the mean.
-        mean = np.mean([row[f"tpr {name}"] for name in GENERATORS])
-        assert row["balanced_accuracy"] == pytest.approx((mean + row["tnr"]) / 2, abs=1.5e-3), row[
-            "name"
-        ]
-        assert row["source"].startswith("https://tristan0318.github.io/FraudBench/")
-        assert all(0 <= row[key] <= 1 for key in FIGURES)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Calibration, Policy
+from realdamage.core.model_file import read_model_file
+from realdamage.core.policy import Policy
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.gate import GateSummary, derive_gate, gate_model
 from realdamage.evaluation.predictions import predictions_table
@@ -20,8 +20,6 @@ POLICY = Policy(
     t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="real", photos={"real": 300}
 )
 CLEAN = {"compression": (85, 100), "short_side": (600, 900)}
-
-
 WORSE = {"compression": (10, 95), "short_side": (60, 800)}
 
 
@@ -117,29 +115,22 @@ def test_the_blur_limit_keeps_its_share_in_each_source() -> None:
 
 
 def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
-    table = photos(1200, accuse="honest", compression=45)
-    intact = table["kind"] == "damaged"
-    table = table.assign(
-        kind=np.where(intact & (np.arange(len(table)) % 4 == 0), "original", table["kind"])
-    )
+    table = photos(accuse="honest", compression=45)
+    intact = (table["kind"] == "damaged") & (np.arange(len(table)) % 4 == 0)
+    table = table.assign(kind=table["kind"].mask(intact, "original"))
     table.loc[table["kind"] == "damaged", "score"] = -2.0
     assert derive_gate(table, POLICY).gate.min_quality is not None
     damaged = derive_gate(table, replace(POLICY, negatives="damaged"))
     assert (damaged.gate.min_quality, damaged.negatives) == (None, "damaged")
 
 
-@pytest.fixture
-def calibrated(model_file: Path) -> Path:
-    data, metadata, _ = read_model_file(model_file)
-    calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
-    write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=POLICY))
-    return model_file
-
-
-def test_the_gate_goes_into_the_model_file(calibrated: Path, tmp_path: Path) -> None:
+def test_the_gate_goes_into_the_model_file(
+    save_red_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    calibrated = save_red_model(tmp_path / "red.onnx", policy=POLICY)
     output = tmp_path / "gated.onnx"
     before = read_model_file(calibrated)
-    table = photos(1200, compression=45).assign(graph_sha256=before[2])
+    table = photos(compression=45).assign(graph_sha256=before[2])
     summary = gate_model(calibrated, table, output=output)
     _, metadata, digest = read_model_file(output)
     assert metadata.policy is not None

@@ -1,7 +1,4 @@
-"""Figures of folds:
-
-each part against the right real photos, mean and worst over the folds, and finished folders.
-"""
+"""Figures of folds: each part against the right real photos, mean and worst over the folds."""
 
 from __future__ import annotations
 
@@ -23,51 +20,42 @@ from realdamage.evaluation.left_out import (
     photos_of_fold,
 )
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
+from realdamage.evaluation.predictions import predictions_table
 from realdamage.evaluation.robustness import ModelFile, Suite
 
 
-def photos(n_damaged: int = 120) -> pd.DataFrame:
-    """Really damaged photos and 30 intact ones; a synthetic twin of every third, of family a
-    (many), b (6), c (3) or d (2)."""
+def photos() -> pd.DataFrame:
+    """120 really damaged photos and 30 intact ones; a synthetic twin of every third, of family b
+    (6), c (3), d (2) or a (all others)."""
     rows = []
-    families = ["b"] * 6 + ["c"] * 3 + ["d"] * 2 + ["a"] * n_damaged
-    for index in range(n_damaged + 30):
-        kind = "damaged" if index < n_damaged else "original"
-        about = {"group": f"g{index}", "split": "test", "source": f"shop{index % 2}", "maker": ""}
+    families = ["b"] * 6 + ["c"] * 3 + ["d"] * 2 + ["a"] * 39
+    for index in range(150):
+        kind = "damaged" if index < 120 else "original"
+        about = {"group": f"g{index}", "split": "test", "source": f"shop{index % 2}"}
         rows.append({"file_name": f"{index}.png", "label": "real", "kind": kind, **about})
         if index % 3 == 0:
-            twin = {
-                "label": "synthetic",
-                "kind": "ai_region",
-                "family": families.pop(0),
-                "pair": f"{index}.png",
-            }
-            rows.append(
-                {"file_name": f"{index}_fake.png", **about, **twin, "maker": f"m{index % 4}"}
-            )
+            twin = {"label": "synthetic", "kind": "ai_region", "family": families.pop(0)}
+            twin |= {"file_name": f"{index}_fake.png", "pair": f"{index}.png"}
+            rows.append(about | twin)
     return with_known_columns(pd.DataFrame(rows).fillna(""))
 
 
-def predicted(table: pd.DataFrame, gain: float, graph: str = "") -> pd.DataFrame:
+def predicted(table: pd.DataFrame, gain: float) -> pd.DataFrame:
     """Predictions for a manifest's table, as they are and (noisier) "worse"."""
     rng = np.random.default_rng(1)
-    empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
-    known = [name for name in (*PREDICTION_COLUMNS, *FURTHER_COLUMNS) if name in table.columns]
-    clean = table[known].assign(
-        **{name: value for name, value in empty.items() if name not in known}
-    )
-    synthetic = (table["label"] == "synthetic").to_numpy()
-    clean["score"] = rng.normal(gain * synthetic, 1)
-    clean["graph_sha256"] = graph
+    clean = predictions_table(table)
+    clean["score"] = rng.normal(gain * (table["label"] == "synthetic"), 1)
     worse = clean.assign(perturbation="worse", score=clean["score"] + rng.normal(0, 2, len(table)))
     return pd.concat([clean, worse], ignore_index=True)
 
 
-def fold(
-    name: str, left_out: tuple[str, ...], predictions: pd.DataFrame, column: str = "family"
-) -> Fold:
-    return Fold(name, {column: left_out}, predictions, [], "model-1", "abc")
+def fold(name: str, predictions: pd.DataFrame, **left_out: tuple[str, ...]) -> Fold:
+    return Fold(name, left_out, predictions, [], "model-1", "abc")
+
+
+def auroc_of(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+    photos = pd.concat([real, synthetic])
+    return float(roc_auc_score(photos["label"] == "synthetic", photos["score"]))
 
 
 @pytest.fixture
@@ -79,7 +67,7 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
     manifest: Manifest,
 ) -> None:
     predictions = predicted(manifest.table, gain=1.5)
-    table = left_out_table([fold("f", ("a", "b", "c", "d"), predictions)], manifest)
+    table = left_out_table([fold("f", predictions, family=("a", "b", "c", "d"))], manifest)
     assert tuple(table.columns) == COLUMNS
     own = table[table["fold"] == "f"]
     parts = {"all": "abcd", "a": "a", "b": "b", "c": "c", "d": "d"}
@@ -95,10 +83,7 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
             assert f"{len(found)} synthetic and 150 real photos" in row["note"]
             continue
         assert row["note"] == ""
-        labels = np.repeat([0, 1], [len(real), len(found)])
-        assert row["auroc"] == pytest.approx(
-            roc_auc_score(labels, [*real["score"], *found["score"]])
-        )
+        assert row["auroc"] == pytest.approx(auroc_of(real, found))
         assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
         assert row["auroc_known"] == row["auroc"]  # no source is left out
         scores = under.set_index("file_name")["score"]
@@ -111,9 +96,9 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
 def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Manifest) -> None:
     # "easy" has too few synthetic photos for a figure; it must not count as 0.
     folds = [
-        fold("good", ("a",), predicted(manifest.table, gain=3.0)),
-        fold("bad", ("b",), predicted(manifest.table, gain=0.5)),
-        fold("small", ("d",), predicted(manifest.table, gain=3.0)),
+        fold("good", predicted(manifest.table, gain=3.0), family=("a",)),
+        fold("bad", predicted(manifest.table, gain=0.5), family=("b",)),
+        fold("small", predicted(manifest.table, gain=3.0), family=("d",)),
     ]
     table = left_out_table(folds, manifest).set_index(["fold", "left_out", "perturbation"])
     for name in ("none", "worse"):
@@ -154,8 +139,7 @@ def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that
         [predictions["score"] > 2, predictions["score"] > 0], ["synthetic", "review"], "real"
     )
     predictions = predictions.assign(outcome=outcome, t_real=0.0, t_synthetic=2.0)
-    done = Fold("f", left_out, predictions, [], "model-1", "abc")
-    rows = left_out_table([done], manifest)
+    rows = left_out_table([fold("f", predictions, **left_out)], manifest)
     rows = rows[(rows["fold"] == "f") & (rows["perturbation"] == "none")]
     assert list(zip(rows["column"], rows["left_out"], strict=True)) == [
         ("family", "all"),
@@ -170,12 +154,9 @@ def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that
         assert set(rows[f"honest_{name}"]) == {(honest["outcome"] == name).sum()}
     fakes = scored["label"] == "synthetic"
     found = scored[fakes & (scored["family"] == "a")]
-    labels = np.repeat([0, 1], [len(honest), len(found)])
-    expected = roc_auc_score(labels, [*honest["score"], *found["score"]])
-    assert rows["auroc"].iloc[0] == pytest.approx(expected)
+    assert rows["auroc"].iloc[0] == pytest.approx(auroc_of(honest, found))
     seen_source = scored[(scored["label"] == "real") & (scored["source"] == "shop0")]
-    labels = np.repeat([0, 1], [len(seen_source), len(found)])
-    expected = roc_auc_score(labels, [*seen_source["score"], *found["score"]])
+    expected = auroc_of(seen_source, found)
     assert rows["auroc_known"].tolist()[:2] == pytest.approx([expected] * 2)
     assert np.isnan(rows["auroc_known"].iloc[2])  # of a generator only
     assert rows["n_pairs"].iloc[0] == len(found)
@@ -202,7 +183,7 @@ def test_thresholds_of_a_source_s_own_undo_what_all_its_scores_have_in_common(
     predictions = predictions[predictions["perturbation"] == ""]
     predictions["outcome"] = np.where(predictions["score"] >= 6.5, "synthetic", "review")
     predictions = predictions.assign(t_real=0.5, t_synthetic=6.5, hot_share=0.0)
-    done = Fold("f", {"family": ("a", "taesd"), "source": ("shop1",)}, predictions, [], "m", "g")
+    done = fold("f", predictions, family=("a", "taesd"), source=("shop1",))
     targets = Targets(fpr=0.02, miss=0.05, kinds=("ai_whole",))
     shared = left_out_table([done], manifest)
     assert shared["own_honest_review"].isna().all()
@@ -218,7 +199,7 @@ def test_thresholds_of_a_source_s_own_undo_what_all_its_scores_have_in_common(
     assert row["own_fakes_found"] == pytest.approx(0.48, abs=0.15)
     assert rows.loc[("family", "a"), ["n_fakes", "own_honest_review"]].isna().all()
     # Without a left-out generator there are no new fakes.
-    alone = Fold("f", {"source": ("shop1",)}, predictions, [], "m", "g")
+    alone = fold("f", predictions, source=("shop1",))
     table = left_out_table([alone], manifest, targets=targets)
     (of_shop,) = table[table["left_out"] == "shop1"].to_dict("records")
     assert of_shop["own_honest_review"] < 40
@@ -229,40 +210,27 @@ def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest)
     predictions = predicted(manifest.table, gain=1.0)
     without = predictions[predictions["family"] != "b"]
     with pytest.raises(RealDamageError) as caught:
-        left_out_table([fold("f", ("b",), without)], manifest)
+        left_out_table([fold("f", without, family=("b",))], manifest)
     assert caught.value.code == "nothing_left_out"
 
 
 def test_localisation_is_over_the_region_edits_of_each_part(
     write_photos, model_file: Path, tmp_path: Path
 ) -> None:
+    about = {"label": "synthetic", "split": "test"}
+    families, kinds = ["a"] * 6 + ["b"] * 2, ["ai_region"] * 7 + ["pasted"]
     rows: list[dict[str, object]] = [
-        {
-            "file_name": f"{index}.png",
-            "label": "real",
-            "kind": "original",
-            "red": 90,
-            "split": "test",
-        }
-        for index in range(3)
+        {"file_name": f"f{i}.png", "mask_file_name": f"m{i}.png", "red": 100 + 20 * i, **about}
+        | {"family": family, "kind": kind}
+        for i, (family, kind) in enumerate(zip(families, kinds, strict=True))
     ]
-    for index in range(8):
-        family, kind = (
-            ("a", "ai_region") if index < 6 else ("b", ("ai_region", "pasted")[index % 2])
-        )
-        about = {"kind": kind, "family": family, "mask_file_name": f"m{index}.png", "split": "test"}
-        rows.append(
-            {"file_name": f"f{index}.png", "label": "synthetic", "red": 100 + 20 * index, **about}
-        )
     manifest = write_photos(rows)
     scored = Suite(ModelFile(model_file), manifest, (), tmp_path / "s", "m")
     scored.score(workers=1)
-    found = localisation_rows(scored, manifest, fold("f", ("a", "b"), scored.predictions))
-    assert [(row["left_out"], row["perturbation"], row["n_localised"]) for row in found] == [
-        ("all", "none", 7),
-        ("a", "none", 6),
-        ("b", "none", 1),
-    ]
+    done = fold("f", scored.predictions, family=("a", "b"))
+    found = localisation_rows(scored, manifest, done)
+    counts = [(row["left_out"], row["perturbation"], row["n_localised"]) for row in found]
+    assert counts == [("all", "none", 7), ("a", "none", 6), ("b", "none", 1)]
     own = [photo for photo in scored.localisation() if photo.file_name < "f6"]
     expected = localisation_metrics(own)
     assert found[1]["best_f1"] == expected["best_f1"]

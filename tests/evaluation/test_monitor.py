@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ import pytest
 from scipy.stats import ks_2samp
 
 from realdamage.commands.cli import main
-from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.core.model_file import read_model_file
+from realdamage.core.policy import Bound, Guarantee, Policy
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.monitor import MonitorReport, Reference, monitor
 from realdamage.evaluation.predictions import predictions_table, write_predictions
@@ -40,9 +40,8 @@ def draw(
         "hot_share": np.clip(rng.beta(1, 9, n) + 0.2 * fake, 0, 1),
         "fine_detail": rng.lognormal(-2.4, 0.5, n),
         "photo_sha256": [f"{seed}-{i}" for i in range(n)],
-        "graph_sha256": GRAPH,
     }
-    return predictions_table(pd.DataFrame(columns))
+    return pd.DataFrame({**columns, "graph_sha256": GRAPH, "group": "", "perturbation": ""})
 
 
 REFERENCE = draw(600, seed=0, labels=True)
@@ -55,16 +54,15 @@ def alarms(report: MonitorReport) -> set[str]:
 def test_without_a_shift_at_most_one_draw_in_twenty_alarms() -> None:
     """A log with 2% synthetic photos is no shift either."""
     found = [
-        monitor(draw(300, 2 * i + 2, synthetic=0.02), draw(400, 2 * i + 1, labels=True)).alarm
+        monitor(draw(100, 2 * i + 2, synthetic=0.02), draw(100, 2 * i + 1, labels=True))
         for i in range(20)
     ]
-    assert sum(found) <= 1  # 5% of 20
+    assert sum(report.alarm for report in found) <= 1  # 5% of 20
 
 
 def test_chat_app_photos_are_a_shift() -> None:
-    found = [monitor(draw(300, i, synthetic=0.02, chat=0.5), REFERENCE) for i in range(1, 4)]
-    assert all(report.alarm for report in found)
-    assert all({"compression", "shorter side", "longer side"} <= alarms(report) for report in found)
+    found = monitor(draw(300, 1, synthetic=0.02, chat=0.5), REFERENCE)
+    assert {"compression", "shorter side", "longer side"} <= alarms(found)
 
 
 def test_a_huge_log_does_not_alarm_over_a_trifle() -> None:
@@ -126,17 +124,19 @@ def test_a_second_network_is_refused(model_file: Path) -> None:
         assert error.value.code == "other_network"
 
 
-def test_the_command_carries_the_model_s_guarantee(model_file: Path, tmp_path: Path) -> None:
-    data, metadata, graph = read_model_file(model_file)
+def test_the_command_carries_the_model_s_guarantee(
+    save_red_model: Callable[..., Path], tmp_path: Path
+) -> None:
     bound = Bound(share=0.05, photos=100, drawn_from=100, errors=0, allowed=1, upper=0.05)
     guarantee = Guarantee(0.05, bound, None, "policy", 0, "ef" * 32, statement="At most 5%.")
     policy = Policy(1.5, 0.5, 0.05, 0.05, "damaged", {"real": 300}, guarantee=guarantee)
-    calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
-    write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
+    model = save_red_model(tmp_path / "red.onnx", policy=policy)
+    graph = read_model_file(model)[2]
     log, reference, report = (tmp_path / name for name in ("log.csv", "ref.csv", "report.json"))
-    write_predictions(log, draw(300, 1, synthetic=0.05, chat=0.6).assign(graph_sha256=graph))
-    write_predictions(reference, REFERENCE.assign(graph_sha256=graph))
-    options = ["--reference", str(reference), "--model", str(model_file), "--json", str(report)]
+    shifted = draw(300, 1, synthetic=0.05, chat=0.6)
+    for path, photos in ((log, shifted), (reference, REFERENCE)):
+        write_predictions(path, predictions_table(photos.assign(graph_sha256=graph)))
+    options = ["--reference", str(reference), "--model", str(model), "--json", str(report)]
     assert main(["monitor", str(log), *options]) == 1
     values = json.loads(report.read_text())
     assert (values["alarm"], values["shifts"][0]["alarm"]) == (True, True)

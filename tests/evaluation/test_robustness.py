@@ -62,16 +62,22 @@ class Interrupted(Detector):
 
 
 @pytest.fixture
+def detector(model_file: Path) -> Detector:
+    return Detector.load(model_file, threads=1)
+
+
+@pytest.fixture
 def score(
-    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Suite]:
     """`score(manifest, suite, …)` in this process, two photos to a part, into one folder."""
     monkeypatch.setattr(robustness, "_PHOTOS", 2)
 
     def score(manifest: Manifest, suite: Any = (), **changes: Any) -> Suite:
-        about = {"folder": tmp_path / "run", "model": "red"} | changes
-        how = {key: about.pop(key) for key in ("threads", "workers", "overwrite") if key in about}
-        made = Suite(ModelFile(model_file), manifest, suite, **about)
+        about = {"folder": tmp_path / "run", "model": "red", "load": lambda threads: detector}
+        about |= changes
+        how = {key: about.pop(key) for key in ("workers", "overwrite") if key in about}
+        made = Suite(manifest=manifest, perturbations=suite, **about)
         made.score(**{"workers": 1, **how})
         return made
 
@@ -82,31 +88,18 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return one.drop(columns="ms").equals(other.drop(columns="ms"))
 
 
-def test_photos_as_they_are_are_scored_as_ever(
-    score, write_photos: WritePhotos, model_file: Path
+def test_every_photo_is_scored_as_it_is_and_with_a_moved_mask_under_every_perturbation(
+    score, write_photos: WritePhotos, detector: Detector
 ) -> None:
     manifest = write_photos(ROWS)
-    expected, evidence = score_manifest(Detector.load(model_file), manifest)
-    alone, among = score(manifest), score(manifest, SUITE, overwrite=True)
-    for found in (alone.predictions, among.predictions[: len(ROWS)]):
-        assert same(found, expected)
-    for found in (alone, among):
-        [photo] = found.localisation()
-        assert photo.file_name == evidence[0].file_name == "a.png"
-        assert np.array_equal(photo.heat, evidence[0].heat)
-        assert np.array_equal(photo.painted, evidence[0].painted)
-    assert (alone.predictions["ms"] > 0).all()
-
-
-def test_every_photo_has_a_row_and_a_moved_mask_under_every_perturbation(
-    score, write_photos: WritePhotos
-) -> None:
-    found = score(write_photos(ROWS), SUITE)
-    table = found.predictions
-    names = [row["file_name"] for row in ROWS]
+    expected, [evidence] = score_manifest(detector, manifest)
+    found = score(manifest, SUITE)
+    table, names = found.predictions, [row["file_name"] for row in ROWS]
+    assert same(table[: len(ROWS)], expected)
     assert table["file_name"].tolist() == 4 * names
     assert table["perturbation"].tolist() == [name for name in ("", *STEPS) for _ in names]
     assert table["photo_sha256"].nunique() > 3 * len(names)
+    assert (table["ms"] > 0).all()
     sizes = table.groupby("perturbation")[["width", "height"]].max()
     assert sizes.loc["half"].tolist() == [40, 32]
     assert sizes.loc["noisy"].tolist() == [72, 58]
@@ -114,6 +107,8 @@ def test_every_photo_has_a_row_and_a_moved_mask_under_every_perturbation(
     whole = table.pivot(index="file_name", columns="perturbation", values="score").drop("a.png")
     assert np.allclose(whole[""], whole["half"])
     [clean], [half] = found.localisation(), found.localisation("half")
+    assert clean.file_name == evidence.file_name == "a.png"
+    assert np.array_equal(clean.heat, evidence.heat)
     # 40 of 80 columns are painted, in patches of 16; then 20 of 40.
     assert clean.painted.tolist() == 4 * [[True, True, False, False, False]]
     assert half.painted.tolist() == 2 * [[True, False, False]]
@@ -123,16 +118,14 @@ def test_every_photo_has_a_row_and_a_moved_mask_under_every_perturbation(
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
-    score, write_photos: WritePhotos, model_file: Path, tmp_path: Path
+    score, write_photos: WritePhotos, detector: Detector, tmp_path: Path
 ) -> None:
     manifest = write_photos(ROWS)
     expected = score(manifest, SUITE, folder=tmp_path / "other").predictions
-    detector = Detector.load(model_file)
     Interrupted.left = 20  # 2 parts of 2 photos, 4 verdicts each, and half of the third
     stopped = Interrupted(detector._scorer, detector.metadata, graph_sha256=detector.graph_sha256)
-    suite = Suite(lambda threads: stopped, manifest, SUITE, tmp_path / "run", "red")
     with pytest.raises(KeyboardInterrupt):
-        suite.score(workers=1)
+        score(manifest, SUITE, load=lambda threads: stopped)
     written = sorted(path.name for path in (tmp_path / "run/.parts").iterdir())
     assert written == ["000000.json", "000001.json", "mark.json"]
     found = score(manifest, SUITE)
@@ -142,12 +135,14 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
     assert not (tmp_path / "run/.parts").exists()
 
 
+@pytest.mark.slow  # two processes import everything
 def test_any_number_of_processes_gives_the_same(
-    score, write_photos: WritePhotos, tmp_path: Path
+    score, write_photos: WritePhotos, model_file: Path, tmp_path: Path
 ) -> None:
     manifest = write_photos(ROWS)
-    one = score(manifest, SUITE, threads=1)
-    two = score(manifest, SUITE, folder=tmp_path / "other", workers=2)
+    one = score(manifest, SUITE)
+    apart = {"folder": tmp_path / "other", "load": ModelFile(model_file)}
+    two = score(manifest, SUITE, workers=2, **apart)
     assert same(one.predictions, two.predictions)
     for name in ("", "noisy"):
         [mine], [theirs] = one.localisation(name), two.localisation(name)
@@ -200,14 +195,12 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_empty(
 
 def test_a_limit_draws_whole_groups_of_both_classes(tmp_path: Path) -> None:
     """40 groups of an original and two edits; nothing is opened."""
-    places = [(group, part) for part in range(3) for group in range(40)]
     rows = [
-        {"file_name": f"{group}_{part}.png", "label": "synthetic" if part else "real"}
-        for group, part in places
+        {"file_name": f"{group}_{part}.png", "label": label, "group": f"g{group}"}
+        for part, label in enumerate(("real", "synthetic", "synthetic"))
+        for group in range(40)
     ]
-    table = with_known_columns(pd.DataFrame(rows)).assign(
-        group=[f"g{group}" for group, _ in places]
-    )
+    table = with_known_columns(pd.DataFrame(rows))
     many = Manifest(tmp_path, table)
     drawn = draw_photos(many, 31, seed=0).table
     assert sorted(drawn["group"].value_counts()) == [1, *10 * [3]]
@@ -224,19 +217,15 @@ def test_a_limit_draws_whole_groups_of_both_classes(tmp_path: Path) -> None:
         draw_photos(many, 1)
 
 
-@pytest.fixture
-def split_set(tmp_path: Path) -> Manifest:
+def test_training_photos_are_known_by_their_digest_and_scored_only_when_asked_for(
+    tmp_path: Path,
+) -> None:
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
     rows = [
         {"file_name": f"{row}.png", "label": "real", "split": split, "source": "abc"[row % 3]}
         for row, split in enumerate(splits)
     ]
-    return Manifest(tmp_path, with_known_columns(pd.DataFrame(rows)))
-
-
-def test_training_photos_are_known_by_their_digest_and_scored_only_when_asked_for(
-    split_set: Manifest,
-) -> None:
+    split_set = Manifest(tmp_path, with_known_columns(pd.DataFrame(rows)))
     training: dict[str, Any] = {"manifest_sha256": split_set.digest()}
     with pytest.raises(ConfigError, match="6 of these 10 photos") as caught:
         trained_on_note(split_set, split_set, training, None)

@@ -16,6 +16,15 @@ import pytest
 from PIL import Image
 
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
+SPACES = {
+    "TC260": "http://www.tc260.org.cn/ns/AIGC/1.0/",
+    "ai": "http://www.tc260.org.cn/ns/AIGC/1.0/",  # prefixes vary
+    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "dcterms": "http://purl.org/dc/terms/",
+}
 
 
 def picture(form: str, width: int = 48, height: int = 32) -> bytes:
@@ -66,31 +75,36 @@ def tiff(
     head = b"II*\x00" if order == "<" else b"MM\x00*"
     data = bytearray(head + struct.pack(order + "I", 8))
 
-    def directory(values: dict[int, bytes], pointers: dict[int, int], follow: int = 0) -> None:
+    def directory(values: dict[int, bytes], *pointers: int) -> dict[int, int]:
+        """Append a directory; returns where each value is, under 0 the next one's offset."""
         entries = [(tag, 7, len(value), value) for tag, value in values.items()]
-        entries += [(tag, 4, 1, struct.pack(order + "I", value)) for tag, value in pointers.items()]
-        start = len(data)
-        end = start + 2 + 12 * len(entries) + 4
-        table, tail = struct.pack(order + "H", len(entries)), b""
+        entries += [(tag, 4, 1, bytes(4)) for tag in pointers]
+        table, tail, places = struct.pack(order + "H", len(entries)), b"", {}
+        behind = len(data) + 2 + 12 * len(entries) + 4
         for tag, form, number, value in sorted(entries):
             table += struct.pack(order + "HHI", tag, form, number)
-            inline = len(value) <= 4
-            table += (
-                value.ljust(4, b"\x00") if inline else struct.pack(order + "I", end + len(tail))
-            )
-            tail += b"" if inline else value
-        data.extend(table + struct.pack(order + "I", end + len(tail) if follow else 0) + tail)
+            places[tag] = len(data) + len(table)
+            if len(value) <= 4:
+                table += value.ljust(4, b"\x00")
+            else:
+                table += struct.pack(order + "I", behind + len(tail))
+                tail += value
+        places[0] = len(data) + len(table)
+        data.extend(table + bytes(4) + tail)
+        return places
 
-    below = (
-        2 + 12 * (len(fields) + bool(exif)) + 4 + sum(len(v) for v in fields.values() if len(v) > 4)
-    )
-    directory(fields, {0x8769: 8 + below} if exif else {}, 0)
+    def point(place: int, number: int) -> None:
+        struct.pack_into(order + "I", data, place, number)
+
+    first = directory(fields, *([0x8769] if exif else []))
     if exif:
-        directory(exif, {})
+        point(first[0x8769], len(data))
+        directory(exif)
     if small:
-        at = 8 + 2 + 12 * (len(fields) + bool(exif))
-        data[at : at + 4] = struct.pack(order + "I", len(data))
-        directory({}, {0x0201: len(data) + 2 + 24 + 4, 0x0202: len(small)})
+        point(first[0], len(data))
+        preview = directory({}, 0x0201, 0x0202)
+        point(preview[0x0201], len(data))
+        point(preview[0x0202], len(small))
         data.extend(small)
     return bytes(data)
 
@@ -100,18 +114,12 @@ def exif_jpeg(structure: bytes) -> bytes:
 
 
 def xmp(inside: str = "", attributes: str = "") -> bytes:
+    spaces = " ".join(f'xmlns:{name}="{space}"' for name, space in SPACES.items())
     return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta '
-        'xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
-        'rdf:about="" '
-        'xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/" '
-        'xmlns:ai="http://www.tc260.org.cn/ns/AIGC/1.0/" '
-        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-        'xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
-        'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" '
-        'xmlns:dc="http://purl.org/dc/elements/1.1/" '
-        f'xmlns:dcterms="http://purl.org/dc/terms/" {attributes}>{inside}'
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" {spaces} {attributes}>{inside}'
         '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     ).encode()
 

@@ -19,6 +19,7 @@ from realdamage.provenance.containers import MAX_FIELD, MAX_NOTES, clean
 from realdamage.provenance.exif import MAX_BLOCK
 from realdamage.provenance.xmp import BrokenXmpError, read_xmp
 
+XMP_TEXT = b"XML:com.adobe.xmp\0\0\0\0\0"
 LABEL = json.dumps({"AIGC": {"Label": "1", "ContentProducer": "maker"}})
 
 
@@ -50,7 +51,7 @@ def samples(files: Any) -> list[bytes]:
 def test_hundreds_of_broken_files_never_raise(files: Any) -> None:
     rng, whole = random.Random(7), samples(files)
     assert all(read_provenance(data).declared == "ai_generated" for data in whole)
-    for _ in range(500):
+    for _ in range(200):
         data = bytearray(rng.choice(whole))
         for _ in range(rng.randint(1, 12)):
             at = rng.randrange(len(data))
@@ -62,81 +63,71 @@ def test_hundreds_of_broken_files_never_raise(files: Any) -> None:
         json.dumps(found.to_dict())
 
 
+def test_findings_are_limited(files: Any) -> None:
+    labels = [b'AIGC{"Label": "1", "ProduceID": "%d"}' % number for number in range(60)]
+    found = read_provenance(files.jpeg(*((0xFE, label) for label in labels)))
+    assert len(found.findings) == 50
+    assert "metadata_limit" in [note.code for note in found.notes]
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(PhotoError, match="claim: "):
-        read_provenance(b"", name="claim")
-    with pytest.raises(PhotoError, match=r"none\.jpg"):
-        read_provenance(tmp_path / "none.jpg")
-    with pytest.raises(PhotoError):
-        read_provenance(3)  # type: ignore[arg-type]
+    for source in (b"", tmp_path / "none.jpg", 3):
+        with pytest.raises(PhotoError):
+            read_provenance(source)  # type: ignore[arg-type]
 
 
-LAUGHS = """<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>"""
-
-
-@pytest.mark.parametrize("prolog", [LAUGHS, '<!DOCTYPE x SYSTEM "file:///etc/passwd">'])
-def test_document_types_are_refused(files: Any, prolog: str) -> None:
-    packet = prolog.encode() + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>&b;&e;</x:xmpmeta>"
-    with pytest.raises(BrokenXmpError, match="document type"):
-        read_xmp(packet)
-    found = read_provenance(files.jpeg((0xE1, files.xmp_header + packet)))
-    assert [note.code for note in found.notes] == ["broken_metadata", "absence_proves_nothing"]
+LAUGHS = b"""<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>"""
 
 
 @pytest.mark.parametrize(
     ("packet", "said"),
     [
+        (LAUGHS + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>&b;</x:xmpmeta>", "document type"),
+        (b'<!DOCTYPE x SYSTEM "file:///etc/passwd"><x:xmpmeta>&e;</x:xmpmeta>', "document type"),
         (b"<a>" * 5000 + b"</a>" * 5000, "100 nested"),
-        (b"<a xmlns:n='u'>" + b"<n:b>1</n:b>" * 30_000 + b"</a>", "20000"),
+        (b"<a xmlns:n='u'>" + b"<n:b>1</n:b>" * 20_100 + b"</a>", "20000"),
         (b"<?xml version='1.0' encoding='nonsense'?><a/>", "not well-formed"),
     ],
 )
-def test_packets_beyond_the_limits(packet: bytes, said: str) -> None:
+def test_packets_with_entities_or_beyond_the_limits(files: Any, packet: bytes, said: str) -> None:
     with pytest.raises(BrokenXmpError, match=said):
         read_xmp(packet)
+    (note, _) = read_provenance(files.png((b"iTXt", XMP_TEXT + packet))).notes
+    assert note.code == "broken_metadata"
 
 
-def test_bombs_are_not_inflated(files: Any) -> None:
+def test_bombs_are_not_inflated_and_a_block_is_read_once(files: Any) -> None:
     bomb = zlib.compress(b"{" * (8 * MAX_BLOCK), 9)
-    data = files.png(
-        *[(b"zTXt", b"AIGC\x00\x00" + bomb)] * 40, (b"iTXt", b"a\x00\x01\x00\x00\x00" + bomb)
+    inflating = files.png(
+        *[(b"zTXt", b"AIGC\x00\x00" + bomb)] * 8, (b"iTXt", b"a\x00\x01\x00\x00\x00" + bomb)
     )
-    tracemalloc.start()
-    start = time.process_time()
-    assert "metadata_limit" in codes(data)
-    assert time.process_time() - start < 5
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 6 * MAX_BLOCK
-
-
-def test_entries_that_all_point_to_the_whole_block_are_read_once() -> None:
+    # Entries that all point to the whole block.
     count = 5000
     entries = b"".join(struct.pack("<HHII", 0x9286 + index, 7, 60_000, 8) for index in range(count))
     structure = b"II*\x00" + struct.pack("<IH", 8, count) + entries + b"\x00" * 4
-    tracemalloc.start()
-    found = read_provenance(b"\x00\x00\x00\x18ftypheic" + structure)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert "broken_metadata" in [note.code for note in found.notes]
-    assert peak < 4_000_000
+    pointing = b"\x00\x00\x00\x18ftypheic" + structure
+    for data, code, limit in (
+        (inflating, "metadata_limit", 6 * MAX_BLOCK),
+        (pointing, "broken_metadata", 4_000_000),
+    ):
+        tracemalloc.start()
+        assert code in codes(data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < limit
 
 
-@pytest.mark.parametrize("text", ['{"a":' * 100_000, "AIGC{" * 50_000, '"\\"' * 50_000])
-def test_deep_and_long_json_ends(files: Any, text: str) -> None:
+def test_deep_json_and_many_chunks_take_linear_time(files: Any) -> None:
     start = time.process_time()
-    for keyword in (b"AIGC", b"workflow", b"parameters"):
-        read_provenance(files.png((b"tEXt", keyword + b"\x00" + text.encode())))
-    assert time.process_time() - start < 3
-
-
-def test_many_chunks_and_segments_take_linear_time(files: Any) -> None:
-    start = time.process_time()
-    assert "metadata_limit" in codes(b"\xff\xd8" + b"\xff\xe5\x00\x02" * 1_000_000)
-    assert "metadata_limit" in codes(files.png(*[(b"tEXt", b"a\x00%d" % n) for n in range(3000)]))
-    assert "metadata_limit" in codes(
-        b"RIFF\x00\x00\x00\x00WEBP" + b"abcd\x00\x00\x00\x00" * 200_000
-    )
+    for text in ('{"a":' * 100_000, "AIGC{" * 50_000, '"\\"' * 50_000):
+        for keyword in (b"AIGC", b"workflow", b"parameters"):
+            read_provenance(files.png((b"tEXt", keyword + b"\x00" + text.encode())))
+    for data in (
+        b"\xff\xd8" + b"\xff\xe5\x00\x02" * 200_000,
+        files.png(*[(b"tEXt", b"a\x00%d" % number) for number in range(1100)]),
+        b"RIFF\x00\x00\x00\x00WEBP" + b"abcd\x00\x00\x00\x00" * 110_000,
+    ):
+        assert "metadata_limit" in codes(data)
     read_provenance(b"\xff\xd8\xff" + b"\xff" * 3_000_000)
     read_provenance(b"GIF89a" + b"<x:xmpmeta" * 200_000)
     assert time.process_time() - start < 10

@@ -44,7 +44,23 @@ def judge() -> Callable[..., pd.DataFrame]:
     return judged
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def judged(predictions: Predictions, judge: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+    """100 really damaged photos, three of them accused, and 100 edits: 60 found, 30 for review, 10
+    missed."""
+    rows = predictions(
+        label=["real"] * 100 + ["synthetic"] * 100,
+        kind=["damaged"] * 100 + ["ai_region"] * 100,
+        generator=[""] * 100 + ["taesd"] * 50 + ["Nano Banana"] * 50,
+        family=[""] * 100 + ["taesd"] * 50 + ["gemini-imagen"] * 50,
+        damage="cracked",
+        source="shop",
+        score=np.repeat([3.0, 0.0, 4.0, 1.0, -3.0], [3, 97, 60, 30, 10]),
+    )
+    return judge(rows)
+
+
+@pytest.fixture(scope="session")
 def policy() -> Policy:
     """The thresholds of `judge`."""
     used = {"real": 300, "damaged": 110, "synthetic": 200}
@@ -58,9 +74,3 @@ def red(save_red_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     """A detector without thresholds."""
     path = tmp_path_factory.mktemp("red") / "red.onnx"
     return Detector.load(save_red_model(path, calibration=None, policy=None), threads=1)
-
-
-@pytest.fixture
-def model_file(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
-    """An uncalibrated model file, red.onnx."""
-    return save_red_model(tmp_path / "red.onnx", calibration=None, policy=None)

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from realdamage.commands.cli import main
 from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Bound, Calibration, Guarantee, Policy, WorstSource
+from realdamage.core.policy import Bound, Guarantee, Policy, WorstSource
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation.figures import photo_metrics
@@ -26,6 +26,7 @@ from realdamage.evaluation.left_out import COLUMNS
 from realdamage.evaluation.predictions import clean, write_predictions
 from realdamage.evaluation.slices import json_records, robustness_table, slice_table
 from realdamage.rendering.card import CardInputs, card_text, named_folders
+from realdamage.rendering.markdown import read_folds
 
 Predictions = Callable[..., pd.DataFrame]
 Judge = Callable[..., pd.DataFrame]
@@ -49,40 +50,29 @@ TRAINING = {
 }
 
 
-@pytest.fixture
-def photos(predictions: Predictions, judge: Judge) -> pd.DataFrame:
-    """120 really damaged photos, two of them accused, and 100 edits: half by a codec that the model
-    hardly sees, half by a deployed generator, of which 40 are found, and 4 by a generator of too
-    few photos."""
-    score = [np.full(2, 3.0), np.linspace(-1, 1, 118), np.linspace(-1, 0.9, 50)]
-    rows = predictions(
-        label=["real"] * 120 + ["synthetic"] * 100,
-        kind=["damaged"] * 120 + ["ai_region"] * 100,
-        generator=[""] * 120 + ["taesd"] * 50 + ["Nano Banana"] * 46 + ["rare | one"] * 4,
-        family=[""] * 120 + ["taesd"] * 50 + ["gemini-imagen"] * 46 + ["rare"] * 4,
-        damage=["creased"] * 120 + ["cracked"] * 50 + [""] * 50,
-        source=["shop"] * 220,
-        score=np.concatenate([*score, np.full(40, 4.0), np.full(10, -3.0)]),
-    )
-    return judge(rows)
-
-
 @dataclass
 class Desk:
     """A calibrated model file, photos that it judged, and the folders that evaluations of it would
-    leave."""
+    leave; `test` is one of these photos. What differs for one test goes into a file or folder of
+    its own."""
 
     root: Path
     model: Path
     photos: pd.DataFrame
+    promised: Policy
 
-    def change(self, **values: Any) -> None:
+    @property
+    def test(self) -> Path:
+        return self.root / "test"
+
+    def changed(self, **values: Any) -> Path:
         data, metadata, _ = read_model_file(self.model)
-        write_model_file(self.model, data, replace(metadata, **values))
+        write_model_file(self.root / "changed.onnx", data, replace(metadata, **values))
+        return self.root / "changed.onnx"
 
-    def evaluate(self, rows: pd.DataFrame | None = None, name: str = "test", **run: Any) -> Path:
+    def evaluate(self, rows: pd.DataFrame, name: str, **run: Any) -> Path:
         graph = read_model_file(self.model)[2]
-        rows = (self.photos if rows is None else rows).assign(graph_sha256=graph)
+        rows = rows.assign(graph_sha256=graph)
         folder = self.root / name
         folder.mkdir()
         write_predictions(folder / "predictions.csv", rows)
@@ -97,21 +87,35 @@ class Desk:
         (folder / "metrics.json").write_text(json.dumps(metrics))
         return folder
 
-    def card(self, *folders: Path, **inputs: Any) -> str:
-        named = {folder.name: folder for folder in folders}
-        return card_text(CardInputs(self.model, named, **inputs))
+    def card(self, folder: Path, model: Path | None = None, **inputs: Any) -> str:
+        return card_text(CardInputs(model or self.model, {folder.name: folder}, **inputs))
 
 
-@pytest.fixture
-def promised(policy: Policy) -> Policy:
-    return replace(policy, fpr=0.03, guarantee=GUARANTEE)
-
-
-@pytest.fixture
-def desk(tmp_path: Path, model_file: Path, photos: pd.DataFrame, promised: Policy) -> Desk:
-    made = Desk(tmp_path, model_file, photos)
-    scaling = Calibration(prior=0.5, slope=1.0, intercept=0.0)
-    made.change(policy=promised, calibration=scaling, training=TRAINING)
+@pytest.fixture(scope="module")
+def desk(
+    tmp_path_factory: pytest.TempPathFactory,
+    save_red_model: Callable[..., Path],
+    predictions: Predictions,
+    judge: Judge,
+    policy: Policy,
+) -> Desk:
+    """120 really damaged photos, two of them accused, and 100 edits: half by a codec that the model
+    hardly sees, half by a deployed generator, of which 40 are found, and 4 by a generator of too
+    few photos."""
+    score = [np.full(2, 3.0), np.linspace(-1, 1, 118), np.linspace(-1, 0.9, 50)]
+    rows = predictions(
+        label=["real"] * 120 + ["synthetic"] * 100,
+        kind=["damaged"] * 120 + ["ai_region"] * 100,
+        generator=[""] * 120 + ["taesd"] * 50 + ["Nano Banana"] * 46 + ["rare | one"] * 4,
+        family=[""] * 120 + ["taesd"] * 50 + ["gemini-imagen"] * 46 + ["rare"] * 4,
+        damage=["creased"] * 120 + ["cracked"] * 50 + [""] * 50,
+        source=["shop"] * 220,
+        score=np.concatenate([*score, np.full(40, 4.0), np.full(10, -3.0)]),
+    )
+    root, promised = tmp_path_factory.mktemp("desk"), replace(policy, fpr=0.03, guarantee=GUARANTEE)
+    model = save_red_model(root / "red.onnx", policy=promised, training=TRAINING)
+    made = Desk(root, model, judge(rows), promised)
+    made.evaluate(made.photos, "test")
     return made
 
 
@@ -129,17 +133,12 @@ def share(n: int, of: int) -> str:
     return f"{100 * n / of:.1f}% ({100 * low:.1f}% to {100 * high:.1f}%)"
 
 
-def test_the_first_line_names_the_deployed_generators(desk: Desk) -> None:
-    first = desk.card(desk.evaluate()).splitlines()[0]
+def test_a_card_says_what_the_artefacts_hold(desk: Desk) -> None:
+    card, rows = desk.card(desk.test), desk.photos
+    first = card.splitlines()[0]
     assert "1 deployed generator (FLUX.1;" in first
     assert "in “test” on 50 photos by deployed generators (gemini-imagen 46, rare 4)" in first
     assert "50 of them by generators it was never trained on" in first
-    desk.change(demo=True)
-    assert "demonstration" in desk.card(desk.root / "test").split("# Model card")[0]
-
-
-def test_figures_and_outcomes_are_those_of_the_artefacts(desk: Desk) -> None:
-    card, rows = desk.card(desk.evaluate()), desk.photos
     auroc = roc_auc_score(rows["label"] == "synthetic", rows["score"])
     assert lines_with(card, "| AUROC, synthetic against real", f"| {auroc:.3f} |")
     # One of 120 may be accused at 1%: the threshold lies at 3, above which are 40 of 100.
@@ -151,44 +150,35 @@ def test_figures_and_outcomes_are_those_of_the_artefacts(desk: Desk) -> None:
     assert lines_with(card, "| taesd | trained on (codec) | 50 |")
     assert lines_with(card, "| model.adapt | lora, 8 |")
     assert lines_with(section(card, "Training data"), "| synthetic | 250 |")
+    assert "α = 3.0%" in section(card, "Calibration and policy")
 
 
-def test_false_alarms_are_counted_by_source(desk: Desk) -> None:
+def test_a_demonstration_and_a_missing_guarantee_are_said_first(desk: Desk) -> None:
+    worst = WorstSource("phones", 30, 1, 9, statement="phones is the worst of 4 sources.")
+    policy = replace(desk.promised, guarantee=None, worst_source=worst)
+    card = desk.card(desk.test, desk.changed(policy=policy, demo=True))
+    assert "demonstration" in card.split("# Model card")[0]
+    found = section(card, "Calibration and policy")
+    assert found.strip().startswith("**No guarantee.**")
+    assert lines_with(found, "| sources | phones is the worst of 4")
+
+
+def test_false_alarms_by_source_and_what_it_cannot_do(desk: Desk, judge: Judge) -> None:
     rows = desk.photos
     # 30 of the real photos are phones': the two that are accused and 28 of those in between;
     # three are of tiny shops.
     sources = ["phones"] * 30 + ["shop"] * 87 + ["tiny1", "tiny2", "tiny2"] + ["shop"] * 100
     rows = rows.assign(source=sources)
-    rows.loc[40:69, ["score", "outcome", "reasons"]] = [-3.0, "real", ""]
-    blurred = rows.assign(perturbation="blur", outcome="synthetic", score=9.0)
-    card = desk.card(desk.evaluate(pd.concat([rows, blurred])))
-    table = section(card, "False alarms by source").strip().split("\n\n")[-1]
-    assert table.splitlines()[2:] == [
-        f"| test | phones | 30 | {share(2, 30)} | {share(28, 30)} |",
-        f"| test | (other sources) | 3 | {share(0, 3)} | {share(3, 3)} |",
-        f"| test | shop | 87 | {share(0, 87)} | {share(57, 87)} |",
-    ]
-    uncalibrated = rows.assign(outcome="review", reasons="not_calibrated")
-    assert "## False alarms by source" not in desk.card(desk.evaluate(uncalibrated, "other"))
-
-
-def test_the_guarantee_is_there_or_said_to_be_missing(desk: Desk, promised: Policy) -> None:
-    folder, title = desk.evaluate(), "Calibration and policy"
-    found = section(desk.card(folder), title)
-    assert "α = 3.0%" in found
-    worst = WorstSource("phones", 30, 1, 9, statement="phones is the worst of 4 sources.")
-    desk.change(policy=replace(promised, guarantee=None, worst_source=worst))
-    found = section(desk.card(folder), title)
-    assert found.strip().startswith("**No guarantee.**")
-    assert lines_with(found, "| sources | phones is the worst of 4")
-
-
-def test_what_it_cannot_do_comes_from_the_figures(desk: Desk, judge: Judge) -> None:
-    rows = desk.photos
     shift = np.where(rows["kind"] == "damaged", 1.5, 0)
     blurred = judge(rows.assign(perturbation="blur", score=rows["score"] + shift))
-    accused = int(((blurred["kind"] == "damaged") & (blurred["outcome"] == "synthetic")).sum())
-    limits = section(desk.card(desk.evaluate(pd.concat([rows, blurred]))), "What it cannot do")
+    card = desk.card(desk.evaluate(pd.concat([rows, blurred]), "blurred"))
+    table = section(card, "False alarms by source").strip().split("\n\n")[-1]
+    assert table.splitlines()[2:] == [
+        f"| blurred | phones | 30 | {share(2, 30)} | {share(28, 30)} |",
+        f"| blurred | (other sources) | 3 | {share(0, 3)} | {share(3, 3)} |",
+        f"| blurred | shop | 87 | {share(0, 87)} | {share(87, 87)} |",
+    ]
+    limits = section(card, "What it cannot do")
     own = rows[(rows["label"] == "real") | (rows["generator"] == "taesd")]
     weak = roc_auc_score(own["label"] == "synthetic", own["score"])
     assert lines_with(limits, "generator taesd = family taesd", f"| {weak:.3f} (")
@@ -196,12 +186,15 @@ def test_what_it_cannot_do_comes_from_the_figures(desk: Desk, judge: Judge) -> N
     (unknown,) = lines_with(limits, "No test has a photo of a product that is really")
     assert "cracked" in unknown
     assert "creased" not in unknown
+    accused = int(((blurred["kind"] == "damaged") & (blurred["outcome"] == "synthetic")).sum())
     assert lines_with(limits, "after “BLUR”", f"{accused} of 120 photos of real damage", "the 3% ")
     assert not lines_with(limits, ", 2 of 120")  # below the 3% guaranteed
+    without = rows.assign(outcome="review", reasons="not_calibrated")
+    assert "## False alarms by source" not in desk.card(desk.evaluate(without, "uncalibrated"))
 
 
 def test_the_training_set_is_counted_when_it_is_the_one(
-    desk: Desk, predictions: Predictions
+    desk: Desk, predictions: Predictions, tmp_path: Path
 ) -> None:
     made = predictions(
         label=["real"] * 8 + ["synthetic"] * 5,
@@ -212,51 +205,33 @@ def test_the_training_set_is_counted_when_it_is_the_one(
         split=["train"] * 12 + ["test"],
     )
     for name in made["file_name"]:
-        (desk.root / name).touch()
+        (tmp_path / name).touch()
     kept = ["file_name", "label", "generator", "family", "damage", "source", "split"]
-    write_manifest(desk.root, made[kept])
-    manifest = read_manifest(desk.root)
+    write_manifest(tmp_path, made[kept])
+    manifest = read_manifest(tmp_path)
     digest = manifest.subset(manifest.table["generator"] != "SD 3").digest()
     names = {"generators": ["FLUX.1", "taesd"], "excluded": {"generator": ["SD 3"]}}
-    training = TRAINING | names | {"manifest_sha256": digest}
-    desk.change(training=training)
+    model = desk.changed(training=TRAINING | names | {"manifest_sha256": digest})
     # It is found where the evaluation says that it is.
-    card = desk.card(desk.evaluate(data_root=str(desk.root)))
+    card = desk.card(desk.evaluate(desk.photos, "trained", data_root=str(tmp_path)), model)
     assert "on 2 photos by deployed generators (flux 2); tested" in card.splitlines()[0]
     assert lines_with(card, "| deployed | flux | 2 | FLUX.1 |")
     assert lines_with(card, "Left out of training on purpose: generator SD 3")
-    desk.change(training=TRAINING)
     with pytest.raises(ManifestError) as refused:
-        desk.card(desk.root / "test", manifest=desk.root)
+        desk.card(desk.test, manifest=tmp_path)
     assert refused.value.code == "another_training_set"
 
 
-def test_artefacts_of_another_model_are_refused(desk: Desk) -> None:
-    other = desk.evaluate(name="other", graph_sha256="e" * 64)
-    for folder in (other, desk.evaluate(name="checkpoint", graph_sha256="")):
-        with pytest.raises(RealDamageError) as refused:
-            desk.card(folder)
-        assert refused.value.code == "another_network"
-    with pytest.raises(ModelFileError):
-        card_text(CardInputs(desk.root / "none.onnx", {"test": other}))
-    with pytest.raises(UsageError):
-        desk.card()
-
-
 def folds(**changes: Any) -> pd.DataFrame:
-    rows = [
-        {"fold": "one", "auroc": 0.9, "auroc_known": 0.99, "tpr_at_fpr_1": 0.5},
-        {"fold": "<b>two", "auroc": 0.7, "auroc_known": 0.85, "tpr_at_fpr_1": 0.1},
-        {"fold": "mean", "auroc": 0.8, "auroc_known": 0.92, "tpr_at_fpr_1": 0.3},
-        {
-            "fold": "worst",
-            "auroc": 0.7,
-            "auroc_known": 0.85,
-            "tpr_at_fpr_1": 0.1,
-            "note": "auroc: two",
-        },
-    ]
-    made = pd.DataFrame(rows, columns=[*COLUMNS, "git_commit", "command", "date"])
+    figures = {
+        "one": (0.9, 0.99, 0.5, ""),
+        "<b>two": (0.7, 0.85, 0.1, ""),
+        "mean": (0.8, 0.92, 0.3, ""),
+        "worst": (0.7, 0.85, 0.1, "auroc: two"),
+    }
+    columns = ["auroc", "auroc_known", "tpr_at_fpr_1", "note"]
+    rows = pd.DataFrame.from_dict(figures, orient="index", columns=columns)
+    made = rows.rename_axis("fold").reset_index().reindex(columns=list(COLUMNS))
     origin = {"git_commit": "1234e567" * 5, "command": "realdamage-folds name=f"}
     made = made.assign(left_out="all", perturbation="none", date="2026-01-02T03:04:05", **origin)
     return made.assign(**changes)
@@ -269,13 +244,10 @@ def test_folds_are_the_figure_to_expect_and_honest_photos_come_first(desk: Desk)
         honest_synthetic=1, honest_review=10, n_fakes=8, fakes_found=0.125
     )
     own = {"own_honest_synthetic": 2, "own_honest_review": 4, "own_fakes_found": 0.5}
-    pd.concat(
-        [
-            *(folds(), judged.assign(**own), judged.assign(left_out="shop-z")),
-            judged.assign(left_out="shop-y", honest_review=np.nan),
-        ]
-    ).to_csv(path, index=False)
-    card = desk.card(desk.evaluate(), folds=path, commands=["first | x", "2nd"])
+    parts = [folds(), judged.assign(**own), judged.assign(left_out="shop-z")]
+    parts += [judged.assign(left_out="shop-y", honest_review=np.nan)]
+    pd.concat(parts).to_csv(path, index=False)
+    card = desk.card(desk.test, folds=path, commands=["first | x", "2nd"])
     next_one = card.split("### The figure to expect on the next generator")[1].split("\n## ")[0]
     assert lines_with(next_one, "2 models", "AUROC 0.920 on average, 0.850 in the worst")
     assert lines_with(next_one, "0.800 on average, 0.700 in the worst")
@@ -293,27 +265,35 @@ def test_folds_are_the_figure_to_expect_and_honest_photos_come_first(desk: Desk)
     assert commands[4].startswith("realdamage card ")
 
 
-def test_other_tables_than_folds_are_refused(desk: Desk) -> None:
-    path, folder = desk.root / "folds.csv", desk.evaluate()
-    for made in (folds().iloc[:2], folds(auroc="high")):
-        made.to_csv(path, index=False)
+def test_what_a_card_cannot_be_written_from_is_refused(desk: Desk) -> None:
+    of_other = desk.evaluate(desk.photos, "other", graph_sha256="e" * 64)
+    of_checkpoint = desk.evaluate(desk.photos, "checkpoint", graph_sha256="")
+    for folder in (of_other, of_checkpoint):
         with pytest.raises(RealDamageError) as refused:
-            desk.card(folder, folds=path)
+            desk.card(folder)
+        assert refused.value.code == "another_network"
+    for made in (folds().iloc[:2], folds(auroc="high")):
+        made.to_csv(desk.root / "no_folds.csv", index=False)
+        with pytest.raises(RealDamageError) as refused:
+            read_folds(desk.root / "no_folds.csv")
         assert refused.value.code == "not_folds"
     with pytest.raises(UsageError):
-        desk.card(folder, folds=desk.root / "none.csv")
+        read_folds(desk.root / "none.csv")
+    with pytest.raises(ModelFileError):
+        desk.card(desk.test, desk.root / "none.onnx")
+    with pytest.raises(UsageError):
+        card_text(CardInputs(desk.model, {}))
 
 
 def test_names_of_a_user_are_never_markup(desk: Desk) -> None:
     hostile = "<img src=x>|**[a](b)`\n# c"
-    names = {"Nano Banana": hostile, "gemini-imagen": hostile, "shop": hostile}
-    rows = desk.photos.replace(names)
+    rows = desk.photos.replace(dict.fromkeys(("Nano Banana", "gemini-imagen", "shop"), hostile))
     training = {**TRAINING, "experiment": hostile}
-    plain = desk.card(desk.evaluate(name="plain")).replace("plain", "test")
-    desk.change(training=training, model_version=hostile, backbone=hostile)
-    commands = ["```", hostile]
-    card = desk.card(desk.evaluate(rows, command=hostile), licence=hostile, commands=commands)
-    parsed = [MarkdownIt("commonmark").enable("table").parse(text) for text in (card, plain)]
+    model = desk.changed(training=training, model_version=hostile, backbone=hostile)
+    folder = desk.evaluate(rows, "hostile", command=hostile)
+    card = desk.card(folder, model, licence=hostile, commands=["```", hostile])
+    markdown = MarkdownIt("commonmark").enable("table")
+    parsed = [markdown.parse(text) for text in (card, desk.card(desk.test))]
     shapes = [
         [token.type for token in tokens if token.type in ("heading_open", "table_open")]
         for tokens in parsed
@@ -326,31 +306,25 @@ def test_names_of_a_user_are_never_markup(desk: Desk) -> None:
     assert markup == []
 
 
-def test_the_command_writes_beside_the_model_or_prints(
+def test_the_command_writes_next_to_the_model_or_prints_or_writes_nothing(
     desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["card", desk.model.name, "--evaluation", f"own={desk.evaluate()}"]
     monkeypatch.chdir(desk.root)
-    assert main(command) == 0
-    written = desk.model.with_suffix(".md").read_text()
-    capsys.readouterr()
-    assert main([*command, "--output", "-"]) == 0
-    assert capsys.readouterr().out == written
-    assert f"realdamage {' '.join(command)}" in written
-
-
-def test_wrong_input_writes_nothing_and_folders_have_names(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desk.evaluate()
-    monkeypatch.chdir(desk.root)
+    written = desk.model.with_suffix(".md")
+    command = ["card", desk.model.name]
     for arguments, code in (
         (["--evaluation", "nowhere"], 2),
         (["--evaluation", "test", "--evaluation", "./test"], 2),
         (["--evaluation", "test", "--output", "test"], 3),
     ):
-        assert main(["card", desk.model.name, *arguments]) == code
-        assert not desk.model.with_suffix(".md").exists()
+        assert main([*command, *arguments]) == code
+        assert not written.exists()
     (desk.root / "lr=0.1").mkdir()
     named = {"lr=0.1": Path("lr=0.1"), "x": Path("lr=0.1")}
     assert named_folders(["lr=0.1", "x=lr=0.1"]) == named
+    command += ["--evaluation", f"own={desk.test}"]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--output", "-"]) == 0
+    assert capsys.readouterr().out == written.read_text()
+    assert f"realdamage {' '.join(command)}" in written.read_text()

@@ -14,12 +14,7 @@ import yaml
 from scipy.stats import beta
 
 from realdamage.data.vocabulary import CODECS
-from realdamage.rendering.outcomes import (
-    COLUMNS,
-    generator_counts,
-    outcome_cells,
-    outcomes,
-)
+from realdamage.rendering.outcomes import COLUMNS, generator_counts, outcome_cells, outcomes
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipe"
 TRAINED: Mapping[str, Any] = {"generators": ["A", "D"]}

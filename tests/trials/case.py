@@ -1,8 +1,7 @@
 """`python tests/trials/case.py`: one claim from the listing to the appeal, against a real service.
 
 It seals a packing video, starts `realdamage serve` with a store, keys and a webhook, and prints
-each step. At the end it sends a batch, kills the service while it judges, and starts it again. It
-ends with 1 when a step does not come out as it should.
+each step. It ends with 1 when a step does not come out as it should.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ import zipfile
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import httpx
-import numpy as np
 from PIL import Image
 
 from realdamage.claims import EvidenceLog, verify_evidence
@@ -47,84 +45,51 @@ def packing_video(photos: Sequence[bytes], size: tuple[int, int] = (640, 480)) -
         stream.pix_fmt = "yuv420p"
         for photo in photos:
             with Image.open(io.BytesIO(photo)) as opened:
-                rgb = np.asarray(opened.convert("RGB").resize(size))
+                picture = opened.convert("RGB").resize(size)
             for _ in range(10):
-                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-                output.mux(stream.encode(frame))
+                output.mux(stream.encode(av.VideoFrame.from_image(picture)))
         output.mux(stream.encode())
     return data.getvalue()
 
 
-class Receiver:
-    """A webhook target of this machine: the events, in the order received."""
+class Receiver(BaseHTTPRequestHandler):
+    """A webhook target of this machine. events: in the order received."""
 
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        receiver = self
+    events: ClassVar[list[str]] = []
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                signature = self.headers[SIGNATURE]
-                at = int(signature.partition(",")[0].removeprefix("t="))
-                fits = sign(SECRET, body, at) == signature and abs(time.time() - at) < 60
-                self.send_response(200 if fits else 401)
-                self.end_headers()
-                if fits:
-                    receiver.events.append(json.loads(body)["event"])
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        signature = self.headers[SIGNATURE]
+        at = int(signature.partition(",")[0].removeprefix("t="))
+        fits = sign(SECRET, body, at) == signature and abs(time.time() - at) < 60
+        self.send_response(200 if fits else 401)
+        self.end_headers()
+        if fits:
+            self.events.append(json.loads(body)["event"])
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def wait_for(self, event: str) -> bool:
-        """Whether it came within a minute."""
-        end = time.monotonic() + 60
-        while event not in self.events and time.monotonic() < end:
-            time.sleep(0.2)
-        return event in self.events
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
-class Server:
-    """A service with these options, which can be killed and started again."""
+class Walk:
+    """The calls of the shop and of three reviewers to a service, and how they came out."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self._command = [sys.executable, "-m", "realdamage", "serve"]
+        command = [sys.executable, "-m", "realdamage", "serve"]
         for option, value in options.items():
-            self._command += [f"--{option}", str(value)]
-        self.start()
-
-    def start(self) -> None:
-        """Returns once it is ready."""
-        self.process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+            command += [f"--{option}", str(value)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
-        self.url = ""
+        url = ""
         for line in self.process.stderr:
             event = json.loads(line)
-            self.url = event.get("url", self.url)
+            url = event.get("url", url)
             if event["event"] == "ready":
                 break
         rest = threading.Thread(target=lambda: list(self.process.stderr or ()), daemon=True)
         rest.start()
-
-    def kill(self) -> None:
-        """As `kill -9`."""
-        self.process.kill()
-        self.process.wait()
-
-
-class Walk:
-    """The calls of the shop and of three reviewers, and how they came out."""
-
-    def __init__(self, server: Server) -> None:
-        self.server, self.failed = server, 0
-        self.connect()
-
-    def connect(self) -> None:
-        """To where the service listens now."""
-        self.client = httpx.Client(base_url=f"{self.server.url}/v1", timeout=600)
+        self.client = httpx.Client(base_url=f"{url}/v1", timeout=600)
+        self.failed = 0
 
     def call(self, by: str, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {"X-API-Key": KEYS[by]} if by else {}
@@ -133,6 +98,13 @@ class Walk:
     def step(self, what: str, fits: bool, found: object = "") -> None:
         print(f"{'ok  ' if fits else 'FAIL'}  {what} {found}".rstrip())
         self.failed += not fits
+
+    def webhook(self, event: str) -> None:
+        """Waits up to a minute for it."""
+        end = time.monotonic() + 60
+        while event not in Receiver.events and time.monotonic() < end:
+            time.sleep(0.2)
+        self.step(f"webhook {event}", event in Receiver.events)
 
     def change(self, by: str, path: str, **values: Any) -> httpx.Response:
         version = self.case()["case"]["version"]
@@ -143,23 +115,12 @@ class Walk:
         found: dict[str, Any] = self.call("shop", "GET", "claims/W-1/case").json()
         return found
 
-    def wait_for_jobs(self, jobs: Sequence[dict[str, Any]]) -> list[str]:
-        """How each ended, after at most ten minutes."""
-        end = time.monotonic() + 600
-        while time.monotonic() < end:
-            paths = [job["url"].removeprefix("/v1/") for job in jobs]
-            found = [str(self.call("shop", "GET", path).json()["status"]) for path in paths]
-            if "running" not in found:
-                return found
-            time.sleep(0.5)
-        return ["running"]
-
     def link(self, side: str) -> str:
         made = self.call("shop", "POST", "claims/W-1/links", json={"side": side}).json()
         return str(made["path"]).removeprefix("s/")
 
 
-def walk(steps: Walk, store: Path, receiver: Receiver, video: bytes) -> None:
+def walk(steps: Walk, store: Path, video: bytes) -> None:
     """One claim from the listing to the end."""
     painted, listing = SAMPLE / "000004_pasted.jpg", SAMPLE / "000004_original.jpg"
     files: Any = [("photos", ("claim.jpg", painted.read_bytes()))]
@@ -169,7 +130,7 @@ def walk(steps: Walk, store: Path, receiver: Receiver, video: bytes) -> None:
     claim = steps.call("shop", "POST", "claims", files=files, data=about).json()
     codes = [reason["code"] for reason in claim["reasons"]]
     steps.step("a painted copy of the listing", "same_capture_changed" in codes, codes[0])
-    steps.step("webhook claim.judged", receiver.wait_for("claim.judged"))
+    steps.webhook("claim.judged")
     merchant = steps.link("merchant")
     sent: Any = [("photos", ("box.jpg", listing.read_bytes()))]
     sent.append(("videos", ("packing.mp4", video)))
@@ -187,7 +148,7 @@ def walk(steps: Walk, store: Path, receiver: Receiver, video: bytes) -> None:
     data = {"nonce": nonce, "taken": f"{start},{start + 400}"}
     said = steps.call("", "POST", f"statements/{buyer}", files=frames, data=data)
     steps.step("the buyer's frames", said.status_code == 201, said.text[:120])
-    steps.step("webhook statement.received", receiver.wait_for("statement.received"))
+    steps.webhook("statement.received")
     for one in steps.case()["statements"]:
         path = f"claims/W-1/files/statements/{one['folder']}/statement.json"
         found = steps.call("shop", "GET", path).json()
@@ -207,12 +168,12 @@ def walk(steps: Walk, store: Path, receiver: Receiver, video: bytes) -> None:
     steps.step("for another person", alone.status_code == 403)
     both = steps.change("bo", "decisions/1/confirm").json()
     steps.step("two people decide", both["case"]["state"] == "decided")
-    steps.step("webhook claim.decided", receiver.wait_for("claim.decided"))
+    steps.webhook("claim.decided")
     appealed = steps.change("shop", "appeal", side="buyer").json()
     steps.step("the buyer appeals", appealed["case"]["state"] == "appealed")
     third = steps.change("eve", "decisions", action="part", amount="20").json()
     steps.step("a third person decides", third["case"]["state"] == "decided")
-    steps.step("webhook deadline.near", receiver.wait_for("deadline.near"))
+    steps.webhook("deadline.near")
     closed = steps.change("eve", "close").json()
     steps.step("the case is closed", closed["case"]["state"] == "closed")
     report = verify_evidence(store / "claims" / "W-1", log=store / "claims.sqlite")
@@ -227,40 +188,15 @@ def walk(steps: Walk, store: Path, receiver: Receiver, video: bytes) -> None:
     steps.step("with its summary", is_pdf and all(one["passed"] for one in checked))
 
 
-def many(steps: Walk) -> None:
-    """A batch, and a job whose service is killed."""
-    painted, original = (
-        (SAMPLE / f"000004_{kind}.jpg").read_bytes() for kind in ("pasted", "original")
-    )
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("november/B-1/claim.jpg", painted)
-        archive.writestr("november/B-1/listing/shop.jpg", original)
-        archive.writestr("B-2_1.jpg", original)
-    files: Any = [("archive", ("november.zip", data.getvalue()))]
-    batch = steps.call("shop", "POST", "batches", files=files).json()
-    ended = steps.wait_for_jobs(batch["claims"])
-    steps.step("a batch of two claims", ended == ["done", "done"], ended)
-    about = {"claim_id": "J-1", "keep": "true", "later": "true", "buyer": "b-2"}
-    sent: Any = [("photos", ("claim.jpg", painted)), ("photos", ("box.jpg", original))]
-    job = steps.call("shop", "POST", "claims", files=sent, data=about).json()
-    steps.server.kill()
-    steps.server.start()
-    steps.connect()
-    ended = steps.wait_for_jobs([job])
-    steps.step("a job survives kill -9", ended == ["done"], ended)
-    events = steps.call("shop", "GET", "claims/J-1/case").json()["events"]
-    steps.step("and is judged once", [one["event"] for one in events] == ["evidence_written"])
-
-
 def main() -> int:
     """0 when all steps came out right."""
-    receiver = Receiver()
+    receiver = HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store, seals = folder / "store", folder / "seals.jsonl"
         (folder / "policy.yaml").write_text(POLICY)
-        hook = f"http://127.0.0.1:{receiver.server.server_port}/hook {SECRET}\n"
+        hook = f"http://127.0.0.1:{receiver.server_port}/hook {SECRET}\n"
         (folder / "webhooks.txt").write_text(hook)
         roles = {who: "" if who == "shop" else "reviewer" for who in KEYS}
         lines = [f"{hash_key(key, who)} {roles[who]}\n" for who, key in KEYS.items()]
@@ -272,13 +208,12 @@ def main() -> int:
         options = {"store": store, "api-keys": folder / "keys.txt", "port": 0}
         options |= {"claim-policy": folder / "policy.yaml", "webhooks": folder / "webhooks.txt"}
         options |= {"seals": seals, "deadline": 300}
-        server = Server(options)
-        steps = Walk(server)
+        steps = Walk(options)
         try:
-            walk(steps, store, receiver, video.read_bytes())
-            many(steps)
+            walk(steps, store, video.read_bytes())
         finally:
-            server.kill()
+            steps.process.kill()
+            steps.process.wait()
     print(f"{steps.failed} steps failed")
     return 1 if steps.failed else 0
 

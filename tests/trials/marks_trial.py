@@ -9,7 +9,6 @@ of the shorter side high, from faint to opaque, white or black, on a plate or no
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from trial_table import share, write
+from trial_table import arguments, share, write
 
 from realdamage.claims.marks import Mark, find_marks, has_ocr
 from realdamage.core.decode import decode
@@ -71,15 +70,15 @@ def marked(
 ) -> Iterator[tuple[str, float, np.ndarray]]:
     """(kind of mark, contrast, photo with the mark) for `count` marks."""
     chinese = [font for font in fonts if _has_chinese(font)]
+    words_of = {"chinese": CHINESE, "english": ENGLISH, SPARKLE: (SPARKLE,)}
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        kind = str(rng.choice(["chinese", "english", SPARKLE], p=[0.5, 0.3, 0.2]))
-        words = {"chinese": CHINESE, "english": ENGLISH, SPARKLE: (SPARKLE,)}[kind]
+        kind = str(rng.choice(list(words_of), p=[0.5, 0.3, 0.2]))
         font = chinese[int(rng.integers(len(chinese)))]
         if kind == "english":
             font = fonts[int(rng.integers(len(fonts)))]
         picture = Image.fromarray(decode(photos[int(rng.integers(len(photos)))]))
-        drawn, contrast = draw_mark(picture, str(rng.choice(words)), font, rng)
+        drawn, contrast = draw_mark(picture, str(rng.choice(words_of[kind])), font, rng)
         yield kind, contrast, np.asarray(drawn)
 
 
@@ -102,14 +101,11 @@ def summarise(results: Sequence[tuple[str, Sequence[Mark]]]) -> list[dict[str, A
 
 def main() -> int:
     """Runs the trial and writes its table; returns the exit code."""
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("marks_trial", description=__doc__, formatter_class=plain)
+    parser = arguments(__doc__)
     parser.add_argument("--photos", nargs="+", required=True, help="folders of real photos")
     parser.add_argument("--fonts", nargs="+", type=Path, required=True, help="font files")
     parser.add_argument("--marks", type=int, default=200, help="drawn marks (%(default)s)")
     parser.add_argument("--clean", type=int, default=600, help="photos without (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
-    parser.add_argument("--csv", type=Path, help="file for the table")
     options = parser.parse_args()
     photos = find_photos(options.photos)
     order = np.random.default_rng(options.seed).permutation(len(photos))

@@ -13,10 +13,8 @@ marked elsewhere. Half of the pairs are for choosing thresholds, half for report
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ import cv2
 import numpy as np
 from listing_trial import RGB, Mask, _damaged, _jpeg
 from PIL import Image
-from trial_table import share, write
+from trial_table import arguments, share, write
 
 from realdamage.core.decode import decode
 from realdamage.core.progress import track
@@ -37,20 +35,8 @@ from realdamage.photo_pairs.persist import Box, DamageDiffers, compare_regions
 KINDS = ("one_only", "persists", "intact")
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One pair. inside, around: of its region, NaN where it could not be compared."""
-
-    views: str
-    half: str
-    kind: str
-    inside: float
-    around: float
-
-    @property
-    def differs(self) -> bool:
-        """What `find_differing_damage` says."""
-        return DamageDiffers((0,) * 4, (0,) * 4, self.inside, self.around).is_different
+Trial = tuple[str, str, str, DamageDiffers | None]
+"""Views, half, kind, and the region as compared: None where it could not be."""
 
 
 def draw_pairs(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np.ndarray]]:
@@ -75,14 +61,9 @@ def draw_pairs(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np
 
 
 def trials_of(
-    rgb: RGB,
-    other: RGB,
-    homography: np.ndarray,
-    views: str,
-    half: str,
-    rng: np.random.Generator,
-) -> Iterator[Trial]:
-    """The three trials of a pair."""
+    rgb: RGB, other: RGB, homography: np.ndarray, rng: np.random.Generator
+) -> Iterator[tuple[str, DamageDiffers | None]]:
+    """The three trials of a pair: (kind, the region as compared)."""
     painted, mask = _damaged(rgb, rng)
     box = _box_of(mask)
     both = _transferred(other, painted.astype(np.float32) - rgb, mask, homography)
@@ -91,13 +72,9 @@ def trials_of(
         ("persists", painted, both, box),
         ("intact", rgb, other, _elsewhere(box, rgb.shape, rng)),
     ):
-        photo = prepare(_jpeg(Image.fromarray(one), 90), "claim")
-        compared = compare_regions(
-            photo, prepare(_jpeg(Image.fromarray(two), 90), "listing"), [marked]
-        )
-        nan = float("nan")
-        inside, around = (compared[0].inside, compared[0].around) if compared else (nan, nan)
-        yield Trial(views, half, kind, inside, around)
+        photo, listed = (_jpeg(Image.fromarray(shot), 90) for shot in (one, two))
+        pair = (prepare(photo, "claim"), prepare(listed, "listing"))
+        yield kind, next(iter(compare_regions(*pair, [marked])), None)
 
 
 def draw_views(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np.ndarray]]:
@@ -150,24 +127,21 @@ def summarise(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """A row for each kind of pair, with the exact 95% interval of the share that differs."""
     rows = []
     for views, half, kind in product(VIEWS, ("tune", "report"), KINDS):
-        own = [one for one in trials if (one.views, one.half, one.kind) == (views, half, kind)]
+        own = [one[3] for one in trials if one[:3] == (views, half, kind)]
         if not own:
             continue
         row: dict[str, Any] = {"views": views, "half": half, "kind": kind, "n": len(own)}
-        row["compared"] = sum(not np.isnan(one.inside) for one in own)
-        row["differs"] = sum(one.differs for one in own)
+        row["compared"] = sum(one is not None for one in own)
+        row["differs"] = sum(one is not None and one.is_different for one in own)
         rows.append(row | share(row["differs"], len(own)))
     return rows
 
 
 def main() -> int:
     """Runs the trial and writes its table; returns the exit code."""
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("persist_trial", description=__doc__, formatter_class=plain)
+    parser = arguments(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder with metadata.csv")
     parser.add_argument("--pairs", type=int, default=40, help="of each kind (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
-    parser.add_argument("--csv", type=Path, help="file for the table")
     options = parser.parse_args()
     trials: list[Trial] = []
     try:
@@ -175,7 +149,8 @@ def main() -> int:
             drawn = draw(options.photos, options.pairs, options.seed)
             for number, pair in enumerate(track(drawn, options.pairs, f"{views} pairs")):
                 rng = np.random.default_rng([options.seed, number])
-                trials += trials_of(*pair, views, ("tune", "report")[number % 2], rng)
+                half = ("tune", "report")[number % 2]
+                trials += [(views, half, *one) for one in trials_of(*pair, rng)]
     except RealDamageError as error:
         print(f"persist_trial: {error}", file=sys.stderr)
         return error.exit_code

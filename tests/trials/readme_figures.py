@@ -26,7 +26,7 @@ from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.figures import labelled_and_scored
 from realdamage.evaluation.predictions import clean, read_evaluation
 from realdamage.files import write_atomically
-from realdamage.rendering.markdown import read_folds, table
+from realdamage.rendering.markdown import Markdown, read_folds, table
 from realdamage.rendering.outcomes import COLUMNS as OUTCOME_COLUMNS
 from realdamage.rendering.outcomes import generator_counts, outcome_cells, outcomes
 from realdamage.rendering.words import count
@@ -153,19 +153,18 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     """The README's table: all photos and each generator of every set, localisation and the files
     alone. Generators with too few photos for any figure are in the CSV only."""
-    lines = [
-        "| set | photos | n | AUROC (95%) | TPR at 1% FPR (95%) | TPR at 5% FPR (95%) |",
-        "|---|---|---|---|---|---|",
-    ]
-    names = {"all": "all", "files only": "*files alone: size, bytes, tables*"}
+    titles = ("set", "photos", "n", "AUROC (95%)", "TPR at 1% FPR (95%)", "TPR at 5% FPR (95%)")
+    names = {"all": "all", "files only": Markdown("*files alone: size, bytes, tables*")}
+    cells: list[tuple[object, ...]] = []
+    localised: list[str] = []
     sets: dict[str, dict[str, float]] = {}
     for row in rows:
         measured = row["slice"] == "generator" and row.get("auroc") is not None
         if measured or row["slice"] in names:
             unseen = " (never trained on)" if row.get("trained_on") is False else ""
-            figures = " | ".join(_cell(row, key) for key in FIGURES)
-            name = names.get(row["slice"], row["name"]) + unseen
-            lines.append(f"| {row['set']} | {name} | {row.get('n') or ''} | {figures} |")
+            name = names.get(row["slice"]) or f"{row['name']}{unseen}"
+            figures = (_cell(row, key) for key in FIGURES)
+            cells.append((row["set"], name, row.get("n") or "", *figures))
         if row["slice"] == "localisation":
             sets.setdefault(str(row["set"]), {})[str(row["name"])] = float(row["value"])
     for name, found in sets.items():
@@ -174,7 +173,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
             f"everywhere: {found['prevalence']:.3f}), best F1 {found['best_f1']:.3f} (predict "
             f"everything: {found['baseline_f1']:.3f})."
         )
-        lines += ["", _wrapped(text)]
+        localised.append(_wrapped(text))
     origins = dict.fromkeys(f"{row['set']}: {_origin(row)}" for row in rows)
     about = (
         "In the rows “all” false alarms are counted on really damaged photos, in the others on all "
@@ -183,7 +182,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
         "without any network."
     )
     written = f"From [{source}]({source}). {'; '.join(origins)}."
-    return "\n".join([*lines, "", _wrapped(about), "", _wrapped(written)])
+    return "\n\n".join([table(titles, cells), *localised, _wrapped(about), _wrapped(written)])
 
 
 def _wrapped(text: str, indent: str = "") -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
+import runpy
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,7 @@ import pytest
 from realdamage.evaluation.left_out import COLUMNS
 from realdamage.evaluation.predictions import predictions_table, write_predictions
 
+TOOL = runpy.run_path(str(Path(__file__).with_name("readme_figures.py")))
 RUN = {
     "model_version": "reference-2026-01-02",
     "graph_sha256": "0123456789abcdef",
@@ -42,17 +42,6 @@ METRICS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = Path(__file__).with_name("readme_figures.py")
-    spec = importlib.util.spec_from_file_location("readme_figures", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def evaluation(tmp_path: Path) -> str:
     """NAME=FOLDER of an evaluation of two photos."""
@@ -64,7 +53,7 @@ def evaluation(tmp_path: Path) -> str:
     return f"test={folder}"
 
 
-def test_a_new_shop_is_counted_over_all_sources(tool: ModuleType, tmp_path: Path) -> None:
+def test_a_new_shop_is_counted_over_all_sources(tmp_path: Path) -> None:
     rows = [{"fold": name, "left_out": "all", "auroc": 0.8} for name in ("f", "mean", "worst")]
     for n, review, found in ((300, 200, 0.2), (100, 100, 0.4)):
         shop = {"column": "source", "n_real": n, "honest_synthetic": 1, "honest_review": review}
@@ -73,19 +62,17 @@ def test_a_new_shop_is_counted_over_all_sources(tool: ModuleType, tmp_path: Path
     columns = [*COLUMNS, "git_commit", "command", "date"]
     table = pd.DataFrame(rows, columns=columns).assign(perturbation="none", command="folds")
     table.assign(git_commit="a", date="b", note="").to_csv(tmp_path / "folds.csv", index=False)
-    text = tool.shops_table(tmp_path / "folds.csv")
+    text = TOOL["shops_table"](tmp_path / "folds.csv")
     assert "| from other sources | 0.5% | 75.0% | 10% |" in text
     assert "| from its own photos | 2.0% | 25.0% | 30% |" in text
     assert text.count("400 honest photos of 2 sources that 1 model") == 1
 
 
-def test_figures_reach_the_csv_and_the_readme(
-    tool: ModuleType, evaluation: str, tmp_path: Path
-) -> None:
+def test_figures_reach_the_csv_and_the_readme(evaluation: str, tmp_path: Path) -> None:
     target, readme = tmp_path / "x.csv", tmp_path / "README.md"
-    start, end = tool.MARKS["figures"]
+    start, end = TOOL["MARKS"]["figures"]
     readme.write_text(f"before\n{start}\nstale\n{end}\nafter\n")
-    assert tool.main([evaluation, "--csv", str(target), "--readme", str(readme)]) == 0
+    assert TOOL["main"]([evaluation, "--csv", str(target), "--readme", str(readme)]) == 0
     with target.open() as file:
         rows = {(row["slice"], row["name"]): row for row in csv.DictReader(file)}
     assert len(rows) == 1 + 1 + 3 + 4 + 1 + 1
@@ -107,13 +94,11 @@ def test_figures_reach_the_csv_and_the_readme(
     assert "rare" not in text  # one photo is in the CSV only
 
 
-def test_what_cannot_be_read_or_filled_changes_nothing(
-    tool: ModuleType, evaluation: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_read_or_filled_changes_nothing(evaluation: str, tmp_path: Path) -> None:
     target, readme = tmp_path / "x.csv", tmp_path / "README.md"
     readme.write_text("no marks")
-    assert tool.main([evaluation, "--csv", str(target), "--readme", str(readme)]) == 3
-    assert tool.main([f"test={tmp_path / 'none'}", "--csv", str(target)]) == 2
-    assert tool.main(["test", "--csv", str(target)]) == 2
+    assert TOOL["main"]([evaluation, "--csv", str(target), "--readme", str(readme)]) == 3
+    assert TOOL["main"]([f"test={tmp_path / 'none'}", "--csv", str(target)]) == 2
+    assert TOOL["main"](["test", "--csv", str(target)]) == 2
     assert readme.read_text() == "no marks"
     assert not target.exists()

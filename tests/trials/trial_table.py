@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,15 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from realdamage.commit import git_commit
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The parser of a trial, with --seed and --csv. doc: what `--help` begins with."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=plain)
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    parser.add_argument("--csv", type=Path, help="file for the table")
+    return parser
 
 
 def share(hits: int, count: int, name: str = "share", method: str = "exact") -> dict[str, float]:

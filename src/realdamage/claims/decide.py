@@ -10,12 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realdamage.claims.policy import (
-    RECOMMENDATIONS,
-    ClaimPolicy,
-    Recommendation,
-    message_to_buyer,
-)
+from realdamage.claims.policy import RECOMMENDATIONS, ClaimPolicy, Recommendation, message_to_buyer
 from realdamage.core.verdict import Reason, Verdict
 from realdamage.phrases import Phrase, phrase, said_of
 

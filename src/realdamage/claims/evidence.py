@@ -299,30 +299,24 @@ def _jpeg(picture: Image.Image) -> bytes:
 def _texts(
     claim: Claim, pictures: Sequence[PhotoPictures | None], kept: Sequence[str]
 ) -> dict[str, bytes]:
+    """evidence.json, and the page: one file that loads nothing, runs no script and prints well.
+    Names, texts and metadata come from strangers' files: the page escapes all."""
     values = claim.to_dict(heatmaps=True) | {"originals": list(kept)}
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # A file's metadata may contain lone surrogates.
     data = text.encode("utf-8", errors="replace")
-    page = _render_page(claim, pictures, hashlib.sha256(data).hexdigest(), kept)
-    return {JSON_NAME: data, HTML_NAME: page.encode("utf-8", errors="replace")}
-
-
-def _render_page(
-    claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha256: str, kept: Sequence[str]
-) -> str:
-    """The page: one file that loads nothing, runs no script and prints well. Names, texts and
-    metadata come from strangers' files: all are escaped. kept: originals in the folder."""
     notes = {"no_promise", "false_alarm_bound"}
     template = environment().get_template("evidence.html.j2")
-    return template.render(
+    page = template.render(
         claim=claim,
         title=_TITLES[claim.recommendation],
         photos=list(zip(claim.photos, pictures, strict=True)),
         found=[one for one in claim.reasons if one.code not in notes],
         promise=[one for one in claim.reasons if one.code in notes],
-        json_sha256=json_sha256,
+        json_sha256=hashlib.sha256(data).hexdigest(),
         kept=kept,
     )
+    return {JSON_NAME: data, HTML_NAME: page.encode("utf-8", errors="replace")}
 
 
 @cache

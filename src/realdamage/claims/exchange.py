@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import delete, func, select
 
-from realdamage.claims.database import Case, Database, Decision, ForeignHash, Photo
+from realdamage.claims.database import Case, Database, Decision, ForeignHash, Photo, Setting
 from realdamage.claims.log import canonical
 from realdamage.claims.secret import Secret
 from realdamage.errors import RealDamageError, UsageError
@@ -130,10 +130,11 @@ def import_hashes(database: Database, key: ExchangeKey, path: Path, public: Path
         raise _refused(path, "has expired; ask the shop for a new one", "expired")
     with database.transaction() as session:
         query = select(func.max(ForeignHash.serial)).where(ForeignHash.shop == shop)
-        last = session.scalar(query)
-        if last is not None and serial < last:
+        known = session.get(Setting, f"exchange:{shop}")  # stays when a file has no hashes
+        if serial < max(session.scalar(query) or 0, known.value if known else 0):
             raise _refused(path, f"is older than what {shop!r} sent before", "older")
         session.execute(delete(ForeignHash).where(ForeignHash.shop == shop))
+        session.merge(Setting(name=f"exchange:{shop}", value=float(serial)))
         about = {"shop": shop, "serial": serial, "expires": float(expires)}
         session.add_all(ForeignHash(kind=kind, hash=one, **about) for kind, one in values["hashes"])
         count = len(values["hashes"])

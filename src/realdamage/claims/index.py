@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -115,26 +116,26 @@ def repeats(photos: Sequence[tuple[str, Fingerprint]]) -> list[Duplicate]:
 class ClaimIndex:
     """The hashes of photos in a database; use it in a `with`, or `close` it.
 
-    database: a path opens a SQLite file. counts(claim_id, earlier): whether photos of that claim
-    may be found; `earlier`: added before those of the claim that asks. adds: without, it only
-    searches. Methods raise RealDamageError, naming the file.
+    counts(claim_id, earlier): whether photos of that claim may be found; `earlier`: added before
+    those of the claim that asks. adds: without, it only searches. Methods raise RealDamageError,
+    naming the file.
     """
 
     def __init__(
         self,
-        database: Database | str | Path,
+        database: Database,
         *,
         counts: Callable[[str, bool], bool] = lambda _, earlier: True,
         adds: bool = True,
         exchange: ExchangeKey | None = None,
     ) -> None:
-        self.database = database if isinstance(database, Database) else Database(Path(database))
+        self.database = database
         self._counts, self._adds, self._exchange = counts, adds, exchange
 
     @classmethod
     def open(cls, path: str | Path) -> ClaimIndex:
         """The index in this file; refuses one that is not an index now, not during a claim."""
-        index = cls(path)
+        index = cls(Database(Path(path)))
         len(index)
         return index
 
@@ -159,8 +160,6 @@ class ClaimIndex:
         self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None
     ) -> int:
         """Remember the photos of a claim; returns how many were new. Old ones keep their time."""
-        if not claim_id:
-            raise UsageError("the index needs the claim_id of a claim")
         if not self._adds:
             return 0
         seen = seen or dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -195,7 +194,8 @@ class ClaimIndex:
                 of = f"photo {row.number}"
                 one = Duplicate(name, of, row.claim_id, bits, is_exact, row.seen, mirrored)
                 found.append((one, row.id < first))
-        found.sort(key=lambda pair: _nearest_first(pair[0]))
+        nearest_first = attrgetter("distance", "seen", "claim_id", "of")
+        found.sort(key=lambda pair: (not pair[0].exact, nearest_first(pair[0])))
         counted = (one for one, earlier in found if self._counts(one.claim_id, earlier))
         return tuple(itertools.islice(counted, _MOST))
 
@@ -234,10 +234,6 @@ class ClaimIndex:
     def close(self) -> None:
         """Close the connections of all threads; none may be in use."""
         self.database.close()
-
-
-def _nearest_first(one: Duplicate) -> tuple[bool, int, str, str, str]:
-    return not one.exact, one.distance, one.seen, one.claim_id, one.of
 
 
 def _near(session: Session, hashes: Sequence[PhotoHash]) -> set[int]:

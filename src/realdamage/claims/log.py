@@ -69,9 +69,8 @@ class EvidenceLog:
     def append(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Add one entry and return it once it is on the disk; a failure adds nothing.
 
-        event: its name under "event", and plain JSON values, whole numbers only. Raises UsageError
-            on
-        anything else, RealDamageError when it cannot be written.
+        event: its name under "event", and plain JSON values, whole numbers only.
+        Raises UsageError on anything else, RealDamageError when it cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +145,7 @@ class EvidenceLog:
         if entry is None:
             raise RealDamageError(
                 f"{self.path}: does not end with a complete entry, so nothing can be added; keep "
-                "this file, "
-                "check it with `realdamage verify`, and start another log",
+                "this file, check it with `realdamage verify`, and start another log",
                 code="log_torn",
             )
         return int(entry["index"]), str(entry["hash"])

@@ -30,7 +30,7 @@ from realdamage.claims.secret import Secret
 from realdamage.claims.verify import VerifyReport, verify_evidence
 from realdamage.errors import ConfigError, MissingExtraError, RealDamageError, UsageError
 from realdamage.files import csv_line
-from realdamage.phrases import ATTACHED, phrases_in, printable, read_phrases
+from realdamage.phrases import in_language, printable, read_phrases
 
 LANGUAGES = ("zh", "en")
 _COLUMNS = (
@@ -232,8 +232,9 @@ def make_package(
     answer, time = stamp.stamp(head) if stamp else (b"", None)
     stamped = time.isoformat() if time else ""
     page = _page(checked, buyer, limits, stamped)
+    readme = Path(__file__).with_name("package_readme.txt").read_text(encoding="utf-8")
     files: dict[str, bytes] = {
-        "README.txt": _readme(stamped).encode(),
+        "README.txt": readme.replace("{stamped}", stamped or "none / 无").encode(),
         "claims.csv": _table(rows).encode("utf-8-sig"),
         "summary.html": page.encode(),
         "summary.pdf": _pdf(page),
@@ -336,21 +337,17 @@ def _page(
     limits: Sequence[Threshold],
     stamped: str,
 ) -> str:
-    claims = [
-        {"row": row, "report": report, "evidence": _read_evidence(row)} for row, report in checked
-    ]
-    rows = [row for row, _ in checked]
-    return (
-        environment()
-        .get_template("package.html.j2")
-        .render(
-            claims=claims,
-            buyer=printable(buyer),
-            totals=totals(rows, limits),
-            made=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            stamped=stamped,
-            languages=LANGUAGES,
-        )
+    template = environment().get_template("package.html.j2")
+    return template.render(
+        claims=[
+            {"row": row, "report": report, "evidence": _read_evidence(row)}
+            for row, report in checked
+        ],
+        buyer=printable(buyer),
+        totals=totals([row for row, _ in checked], limits),
+        made=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        stamped=stamped,
+        languages=LANGUAGES,
     )
 
 
@@ -371,12 +368,8 @@ def _read_evidence(row: CaseRow) -> dict[str, Any]:
 
 def _said(reason: Mapping[str, Any], language: str) -> str:
     """The sentence of a reason in a language; in English where a part is not known."""
-    texts, words = phrases_in(language), ""
     try:
-        for one in read_phrases(reason.get("phrases")):
-            part = texts[one.template].format(**one.values)
-            attached = not words or language == "zh" or part.startswith(ATTACHED)
-            words += part if attached else f" {part}"
+        words = in_language(read_phrases(reason.get("phrases")), language)
     except (KeyError, IndexError, ValueError):
         words = ""
     return words or str(reason["sentence"])
@@ -400,8 +393,3 @@ def _pdf(page: str) -> bytes:
         raise ValueError(f"the summary loads nothing, but asked for {url}")
 
     return bytes(HTML(string=page, url_fetcher=refuse).write_pdf())
-
-
-def _readme(stamped: str) -> str:
-    text = Path(__file__).with_name("package_readme.txt").read_text(encoding="utf-8")
-    return text.replace("{stamped}", stamped or "none / 无")

@@ -153,13 +153,13 @@ def files_named(folder: AnyPath, pattern: str) -> list[AnyPath]:
 def write_new(path: AnyPath, data: bytes) -> None:
     """Write a file that is not there yet, and flush it to the disk. Raises OSError."""
     if isinstance(path, ObjectPath):
-        return path.write_bytes(data)
+        path.write_bytes(data)
+        return
     path.parent.mkdir(exist_ok=True)
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    return None
 
 
 def replace_file(path: AnyPath, data: bytes) -> None:

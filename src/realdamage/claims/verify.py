@@ -70,14 +70,12 @@ def verify_evidence(
             f"--head {head!r}: a head has 64 hex digits, as `realdamage claim` and `verify` print "
             "it"
         )
-    is_url = "://" in str(log)
-    if log is not None and not is_url and not Path(log).is_file():
-        raise UsageError(f"{log}: no such log")
+    of_all = None if log is None else _log_at(log)
     check = _Check(folder)
     check.read_json()
     check.follow(folder / LOG_NAME, head if log is None else None, about_all=False)
-    if log is not None:
-        check.follow(str(log) if is_url else Path(log), head, about_all=True)
+    if of_all is not None:
+        check.follow(of_all, head, about_all=True)
     check.compare_originals(photos)
     return VerifyReport(
         tuple(dict.fromkeys(check.checked)),
@@ -95,17 +93,14 @@ def prove_claim(log: str | Path, claim_id: str, size: int | None = None) -> dict
 
     Raises UsageError without such entries, RealDamageError for a log that is not intact.
     """
-    is_url = "://" in str(log)
-    if not is_url and not Path(log).is_file():
-        raise UsageError(f"{log}: no such log", code="no_log")
-    if is_url or _is_sqlite(Path(log)):
-        database = Database(str(log) if is_url else Path(log))
+    place = _log_at(log)
+    if isinstance(place, Database):
         try:
-            made = database.prove(claim_id, size)
+            made = place.prove(claim_id, size)
         finally:
-            database.close()
+            place.close()
     else:
-        report = read_log(Path(log))
+        report = read_log(place)
         if report.problems:
             raise RealDamageError(report.problems[0], code="log_broken")
         node = nodes_of(entry["hash"] for entry in report.entries)
@@ -149,19 +144,18 @@ class _Check:
         else:
             self.problems.append(f"{path}: is not evidence of version {SCHEMA_VERSION}")
 
-    def follow(self, path: AnyPath | str, head: str | None, *, about_all: bool) -> None:
-        """Follow a log, and compare the files with it. path: a file, or the URL of a database.
-        about_all: it is the log over all claims."""
-        if not isinstance(path, str) and not path.is_file():
-            self.problems.append(f"{path}: is missing")
-            return
-        if isinstance(path, str) or (isinstance(path, Path) and _is_sqlite(path)):
-            database = Database(path)
-            report = database.verify(head)
-            database.close()
-            path = database.name  # without a password
+    def follow(self, log: AnyPath | Database, head: str | None, *, about_all: bool) -> None:
+        """Follow a log, and compare the files with it. about_all: it is the log over all claims."""
+        if isinstance(log, Database):
+            path = log.name  # without a password
+            report = log.verify(head)
+            log.close()
         else:
-            report = read_log(path, head)
+            path = str(log)
+            if not log.is_file():
+                self.problems.append(f"{path}: is missing")
+                return
+            report = read_log(log, head)
         self.problems += report.problems
         self.head, self.entries, self.since = report.head, len(report.entries), report.since
         if not report.problems:
@@ -179,7 +173,7 @@ class _Check:
             )
 
     def _compare_files(
-        self, path: AnyPath | str, claim_id: Any, entries: Sequence[Mapping[str, Any]]
+        self, path: str, claim_id: Any, entries: Sequence[Mapping[str, Any]]
     ) -> int | None:
         """The files against the log's last entry about evidence (about `claim_id`, if given).
         Returns the number of that entry, None without one."""
@@ -196,7 +190,7 @@ class _Check:
             which = f" (claim {claim_id})" if claim_id else ""
             self.problems.append(f"{path}: has no entry about this evidence{which}")
             return None
-        source = str(path).rpartition("/")[2]
+        source = path.rpartition("/")[2]
         for name in sorted({JSON_NAME, HTML_NAME} | set(recorded)):
             file = self.folder / name
             if name not in recorded or not _inside(name):
@@ -231,9 +225,15 @@ class _Check:
                 )
 
 
-def _is_sqlite(path: Path) -> bool:
+def _log_at(log: str | Path) -> Path | Database:
+    """A log over all claims: a file, or a database of SQLite or at a URL. Raises UsageError."""
+    if "://" in str(log):
+        return Database(str(log))
+    path = Path(log)
+    if not path.is_file():
+        raise UsageError(f"{log}: no such log", code="no_log")
     with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
+        return Database(path) if file.read(len(_SQLITE)) == _SQLITE else path
 
 
 def _proves(head: str | None, since: int | None, later: bool) -> tuple[str, ...]:
@@ -250,16 +250,13 @@ def _proves(head: str | None, since: int | None, later: bool) -> tuple[str, ...]
     if later:
         covered = (
             "But these files were recorded after that head: it says nothing about them, and they "
-            "may "
-            "have replaced earlier evidence."
+            "may have replaced earlier evidence."
         )
     return (
         "Shown: the files are those that the log records, and the log is the one with the given "
-        "head; "
-        f"{added}. {covered}",
+        f"head; {added}. {covered}",
         "Not shown: that what was recorded was true. The head is worth as much as the place where "
-        "it was "
-        "noted: one kept next to the folder can be replaced with it.",
+        "it was noted: one kept next to the folder can be replaced with it.",
     )
 
 

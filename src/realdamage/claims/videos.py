@@ -28,10 +28,7 @@ from realdamage.provenance import TrustAnchors, read_provenance
 from realdamage.provenance.c2pa import read_credentials
 from realdamage.provenance.containers import Blocks, clean
 from realdamage.provenance.generators import find_generator
-from realdamage.provenance.labels import (
-    find_label,
-    judge_label,
-)
+from realdamage.provenance.labels import find_label, judge_label
 from realdamage.provenance.precedence import Finding as Declaration
 from realdamage.provenance.precedence import in_order
 
@@ -332,22 +329,17 @@ class _Boxes:
             if kind in _PARENTS:
                 self._walk(inside, last)
             elif kind == b"stsd":
-                self._sample_entries(inside + 8, last)
+                self._file.seek(inside + 8)
+                entry = self._file.read(min(8, max(0, last - inside - 8)))
+                self.encrypted |= entry[4:8] in _ENCRYPTED
             elif kind == b"uuid":
-                self._uuid(header[head : head + 16], inside + 16, last)
+                uuid = header[head : head + 16]
+                self.credentials |= uuid == _C2PA_UUID
+                if uuid == _XMP_UUID:
+                    self._keep(inside + 16, last)
             elif kind == b"XMP_":
                 self._keep(inside, last)
             position += length
-
-    def _sample_entries(self, start: int, end: int) -> None:
-        self._file.seek(start)
-        entry = self._file.read(min(8, max(0, end - start)))
-        self.encrypted = self.encrypted or entry[4:8] in _ENCRYPTED
-
-    def _uuid(self, uuid: bytes, start: int, end: int) -> None:
-        self.credentials = self.credentials or uuid == _C2PA_UUID
-        if uuid == _XMP_UUID:
-            self._keep(start, end)
 
     def _keep(self, start: int, end: int) -> None:
         if 0 < end - start <= _MAX_METADATA and len(self.xmp) < 8:
@@ -498,7 +490,6 @@ def _declarations(
 def _of_tags(tags: Mapping[str, str]) -> Iterator[Declaration]:
     for key, text in tags.items():
         where = f"tag {clean(key, 60)}"
-
         if fields := find_label(text):
             declares, said, _ = judge_label(fields)
             yield Declaration.of("tc260_video", declares, where, fields, said)

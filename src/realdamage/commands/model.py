@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from realdamage.commands import app
 from realdamage.core.progress import track
-from realdamage.errors import UsageError
+from realdamage.errors import UsageError, did_you_mean
 from realdamage.files import write_atomically
 
 Model = Annotated[Path, app.arg("The .onnx file")]
@@ -60,6 +60,8 @@ def calibrate(
             message = "packaged: the model of the package stays as it is; name a file with --output"
             raise UsageError(message, code="packaged")
         model = PACKAGED_MODEL
+    elif not model.exists() and (hint := did_you_mean(str(model), ["packaged"])):
+        raise UsageError(f"{model}: no such file.{hint}")
     options: dict[str, Any] = {"split": split, "output": output}
     targets = Targets(fpr, miss, alpha, beta, delta, kinds=tuple(kind or ()))
     photos = read_dataset(manifest)

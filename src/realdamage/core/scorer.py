@@ -112,9 +112,8 @@ class OnnxScorer:
         if inputs != {"tiles": ("tensor(uint8)", 4)} or not expected.items() <= outputs.items():
             raise ModelFileError(
                 "the graph breaks the contract: input tiles uint8 [n, tile, tile, 3], outputs "
-                "logit float32 [n] and "
-                f"evidence float32 [n, h, w]; found (type, rank) {inputs} -> {outputs}. Export it "
-                "again"
+                "logit float32 [n] and evidence float32 [n, h, w]; found (type, rank) "
+                f"{inputs} -> {outputs}. Export it again"
             )
 
 

@@ -63,15 +63,11 @@ def choose_policy(
 
     t_synthetic: the smallest, but at least `least`, that at most a share `fpr` of the negatives
     reaches. t_real: the largest at which at most a share `miss` of the synthetic photos scores as
-    low. Raises RealDamageError: one class only, or no photo of the kinds that `targets` names.
+    low. Raises RealDamageError: no photo of the kinds that `targets` names.
+    predictions: of both classes.
     """
     scored = predictions[predictions["score"].notna()]
     real, synthetic = (scored[scored["label"] == label] for label in ("real", "synthetic"))
-    if real.empty or synthetic.empty:
-        raise RealDamageError(
-            f"Thresholds need both classes; found {len(real)} real, {len(synthetic)} synthetic.",
-            code="one_class",
-        )
     missed = scored[targets.missed(scored)]
     if missed.empty:
         raise RealDamageError(
@@ -99,15 +95,9 @@ def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLik
 
     groups [n]: the photos of one class in one group together weigh as much as one photo. The prior
     is the synthetic share of the weight.
-    Raises RealDamageError: one class only, or scores that do not rise with the label.
+    Raises RealDamageError: scores that do not rise with the label.
     """
     score, synthetic = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
-    if synthetic.all() or not synthetic.any():
-        raise RealDamageError(
-            f"Calibration needs scores of both classes; found {int(synthetic.sum())} synthetic and "
-            f"{int((~synthetic).sum())} real ones.",
-            code="one_class",
-        )
     frame = pd.DataFrame({"synthetic": synthetic, "group": np.asarray(groups)})
     sizes = frame.groupby(["synthetic", "group"])["group"].transform("size")
     weight = 1 / sizes.to_numpy(np.float64)

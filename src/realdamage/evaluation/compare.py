@@ -87,12 +87,7 @@ class Comparison:
 
 
 def compare_models(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    *,
-    names: tuple[str, str] = ("A", "B"),
-    n_boot: int = DRAWS,
-    seed: int = 0,
+    a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str] = ("A", "B"), n_boot: int = DRAWS
 ) -> Comparison:
     """Compares two predictions tables on the rows they share, by file name and perturbation.
 
@@ -116,7 +111,7 @@ def compare_models(
             code="one_class",
         )
     perturbed = {
-        str(name): _differences(rows, n_boot, seed)
+        str(name): _differences(rows, n_boot)
         for name, rows in scored.groupby("perturbation", sort=False)
         if name and len(as_is)
     }
@@ -130,16 +125,16 @@ def compare_models(
         only_a=len(a) - len(both),
         only_b=len(b) - len(both),
         unscored=len(both) - len(scored),
-        figures=_differences(first, n_boot, seed),
+        figures=_differences(first, n_boot),
         perturbed=perturbed,
     )
 
 
-def _differences(both: pd.DataFrame, n_boot: int, seed: int) -> tuple[Difference, ...]:
+def _differences(both: pd.DataFrame, n_boot: int) -> tuple[Difference, ...]:
     """All of `FIGURES` for joined rows of one perturbation; B's columns end in `_b`."""
     own = {f"{column}_b": column for column in ("score", "probability", "outcome", "reasons")}
     of_b = both.drop(columns=list(own.values())).rename(columns=own)
-    a, b = (ScoredPhotos(table, n_boot=n_boot, seed=seed) for table in (both, of_b))
+    a, b = (ScoredPhotos(table, n_boot=n_boot) for table in (both, of_b))
     return tuple(_difference(a, b, figure) for figure in FIGURES)
 
 

@@ -74,7 +74,7 @@ class CostReport:
     n_synthetic: int
 
 
-def cost_report(predictions: pd.DataFrame, costs: Costs, *, seed: int = 0) -> CostReport:
+def cost_report(predictions: pd.DataFrame, costs: Costs) -> CostReport:
     """Costs of the unperturbed, scored photos: all synthetic ones, and the really damaged ones when
     there are at least 20, otherwise all real ones.
 
@@ -102,7 +102,7 @@ def cost_report(predictions: pd.DataFrame, costs: Costs, *, seed: int = 0) -> Co
         "review every claim": np.full(len(used), REVIEWED),
         "as judged": used["outcome"].map(_OUTCOMES).fillna(REVIEWED).to_numpy(dtype=np.int64),
     }
-    draws = GroupDraws(group_ids(used).to_numpy(), seed=seed)
+    draws = GroupDraws(group_ids(used).to_numpy())
     return CostReport(
         costs,
         tuple(_figures(name, outcomes, fake, costs, draws) for name, outcomes in ways.items()),

@@ -22,6 +22,7 @@ from realdamage.core.policy import Policy
 from realdamage.core.quality import Gate
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.figures import labelled_and_scored
+from realdamage.evaluation.guarantee import allowed_share
 from realdamage.evaluation.predictions import clean, group_ids, outcomes_by, read_judge
 from realdamage.evaluation.slices import FEW
 
@@ -99,9 +100,8 @@ def derive_gate(
 ) -> GateSummary:
     """The limits of a model with this policy, from photos under several perturbations.
 
-    False alarms are allowed up to the guaranteed share, or `policy.fpr`. Photos of kind `pasted`
-    are a control and do not count; nor are photos accused that the policy's whole-photo rule sends
-    to review.
+    False alarms are allowed up to `allowed_share`. Photos of kind `pasted` are a control and do not
+    count; nor are photos accused that the policy's whole-photo rule sends to review.
 
     tpr_floor: share of synthetic photos to find; None: half of what is found among clean ones.
     Raises UsageError: a share out of range; RealDamageError: no perturbations, no quality numbers,
@@ -113,8 +113,7 @@ def derive_gate(
             raise UsageError(f"{name}={share} must be at least 0 and below 1")
     photos, negatives = _prepared(predictions, policy)
     untouched = photos["perturbation"] == ""
-    alpha = policy.guarantee.alpha if policy.guarantee else None
-    allowed = policy.fpr if alpha is None else alpha
+    allowed = allowed_share(policy)
     if tpr_floor is None:
         found = photos.loc[untouched & photos["is_positive"], "found"]
         tpr_floor = _mean(found) / 2

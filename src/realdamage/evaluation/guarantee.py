@@ -22,6 +22,8 @@ from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import clean, group_ids
 
 DELTA = 0.05
+SEED = 0
+"""Of the draw of one photo per group."""
 CLAIM_PHOTOS = 3
 """The statement says what the guarantee means for a claim with this many photos."""
 
@@ -32,7 +34,7 @@ class Targets:
 
     fpr: share of these honest photos called synthetic. miss: share of these synthetic photos called
     real. alpha, beta: the same shares guaranteed for future photos; each replaces its rate.
-    delta: risk that a guarantee does not hold. seed: of the draw of one photo per group.
+    delta: risk that a guarantee does not hold.
     kinds: the kinds of synthetic photo that miss or beta is about; empty: all.
     """
 
@@ -41,7 +43,6 @@ class Targets:
     alpha: float | None = None
     beta: float | None = None
     delta: float = DELTA
-    seed: int = 0
     kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -111,7 +112,7 @@ def threshold_allowing(scores: npt.NDArray[np.float64], errors: int) -> npt.NDAr
     return np.asarray(np.nextafter(np.partition(scores, at, axis=-1)[..., at], np.inf))
 
 
-def one_per_group(photos: pd.DataFrame, seed: int) -> pd.DataFrame:
+def one_per_group(photos: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
     """One random photo of every group: photos of one product are not independent. The same seed
     draws the same photos, whatever the order of the rows."""
     shuffled = photos.sort_values("file_name", kind="stable").sample(frac=1, random_state=seed)
@@ -159,7 +160,7 @@ def with_guarantee(
     check_enough(targets, photos, split)
     bounds: dict[str, Bound] = {}
     for name, share, _, chosen in _guaranteed(targets, photos):
-        scores = one_per_group(photos[chosen], targets.seed)["score"].to_numpy(dtype=np.float64)
+        scores = one_per_group(photos[chosen])["score"].to_numpy(dtype=np.float64)
         if name == "beta":
             scores = -scores  # a synthetic photo passes when its score is low
         allowed = allowed_errors(len(scores), share, targets.delta) or 0
@@ -183,11 +184,17 @@ def with_guarantee(
         accused=bounds.get("alpha"),
         passed=bounds.get("beta"),
         split=split,
-        seed=targets.seed,
+        seed=SEED,
         manifest_sha256=manifest_sha256,
         statement=_statement(targets.delta, bounds),
     )
     return replace(policy, guarantee=guarantee)
+
+
+def allowed_share(policy: Policy) -> float:
+    """The share of honest photos that may be called synthetic: the guaranteed one, or the rate."""
+    alpha = policy.guarantee.alpha if policy.guarantee else None
+    return policy.fpr if alpha is None else alpha
 
 
 def percent(share: float) -> str:

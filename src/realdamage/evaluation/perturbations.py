@@ -312,10 +312,10 @@ def _step(where: str, values: Any) -> Any:
     required = [name for name, field in known.items() if field.default is MISSING]
     for name in (*given, *required):
         if name not in known or name not in given:
-            raise ConfigError(
-                f"{where}.{name}: the step {kind} takes {', '.join(known)} and needs "
-                f"{' and '.join(required) or 'none of them'}.{did_you_mean(name, known)}"
-            )
+            takes = f"takes {', '.join(known) or 'no parameter'}"
+            needs = f" and needs {' and '.join(required)}" if required else ""
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"{where}.{name}: the step {kind} {takes}{needs}.{hint}")
     return STEPS[kind](**{name: _value(f"{where}.{name}", name, given[name]) for name in given})
 
 

@@ -64,7 +64,7 @@ ROBUSTNESS_COLUMNS = (
 
 
 def slice_table(
-    predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = DRAWS, seed: int = 0
+    predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = DRAWS
 ) -> pd.DataFrame:
     """One row per combination of values of `by` (of `SLICE_KEYS`) among the scored photos.
 
@@ -78,17 +78,15 @@ def slice_table(
     ones. A slice of real photos only is compared with all synthetic ones. Without "perturbation" in
     `by`, only unperturbed photos count (or the only perturbation of the table).
     """
-    return _slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed), by)
+    return _slices(ScoredPhotos(predictions, n_boot=n_boot), by)
 
 
-def standard_slices(
-    predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
-) -> dict[str, pd.DataFrame]:
+def standard_slices(predictions: pd.DataFrame, *, seed: int = 0) -> dict[str, pd.DataFrame]:
     """`slice_table` by each of `STANDARD_SLICES`, named like "kind × damage".
 
     Left out: slices by a key that no photo has, or by perturbation when there is only one.
     """
-    table = ScoredPhotos(predictions, n_boot=n_boot, seed=seed)
+    table = ScoredPhotos(predictions, seed=seed)
     known = {key: set(_values(table.frame, key)) for key in SLICE_KEYS}
     useful = {key for key in SLICE_KEYS if known[key] - {_empty(key)}}
     if len(known["perturbation"]) < 2:

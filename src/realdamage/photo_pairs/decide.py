@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from realdamage.core.decode import MAX_PIXELS, Float32Array, PhotoSource, UInt8Array
+from realdamage.core.decode import Float32Array, PhotoSource, UInt8Array
 from realdamage.core.tiles import Photo
 from realdamage.core.verdict import Reason, to_base64_png
 from realdamage.photo_pairs.align import Alignment, align
@@ -105,19 +105,16 @@ class Comparison:
         return values
 
 
-def compare(
-    claim: PhotoSource | Prepared, listing: PhotoSource | Prepared, *, max_pixels: int = MAX_PIXELS
-) -> Comparison:
+def compare(claim: PhotoSource | Prepared, listing: PhotoSource | Prepared) -> Comparison:
     """Compare a claim photo with a listing photo.
 
     claim, listing: as for `decode`, or from `prepare`, which reads and searches a photo once.
-    max_pixels: a larger photo is not decoded.
     Raises PhotoError, naming the photo.
     """
     if not isinstance(claim, Prepared):
-        claim = prepare(claim, "claim", max_pixels=max_pixels)
+        claim = prepare(claim, "claim")
     if not isinstance(listing, Prepared):
-        listing = prepare(listing, "listing", max_pixels=max_pixels)
+        listing = prepare(listing, "listing")
     return replace(
         _compared(claim, listing),
         claim_sha256=claim.photo.sha256,

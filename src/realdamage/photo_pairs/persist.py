@@ -115,9 +115,7 @@ def compare_regions(
     return tuple(found)
 
 
-def likeness_map(
-    alignment: Alignment,
-) -> tuple[Float32Array, NDArray[np.bool_], NDArray[np.bool_]]:
+def likeness_map(alignment: Alignment) -> tuple[Float32Array, NDArray[np.bool_], NDArray[np.bool_]]:
     """(how well the window around each pixel finds its like in the other photo, a correlation in
     -1..1; where the claim photo shows something; where the other photo reaches), all [h, w] with a
     longer side of at most 512 pixels."""

@@ -58,13 +58,20 @@ def phrase(template: str, **values: str | int) -> Phrase:
     return Phrase(template, {name: str(value) for name, value in values.items()})
 
 
+def in_language(phrases: Sequence[Phrase], language: str) -> str:
+    """The sentence that the phrases make. language: "en" or "zh". Raises KeyError or IndexError for
+    phrases of another version."""
+    texts, sentence = phrases_in(language), ""
+    for one in phrases:
+        words = texts[one.template].format(**one.values)
+        attached = not sentence or language == "zh" or words.startswith(ATTACHED)
+        sentence += words if attached else f" {words}"
+    return sentence
+
+
 def in_english(phrases: Sequence[Phrase]) -> str:
     """The sentence that the phrases make."""
-    text = ""
-    for one in phrases:
-        words = one.english
-        text += words if not text or words.startswith(ATTACHED) else f" {words}"
-    return text
+    return in_language(phrases, "en")
 
 
 def printable(text: str, keep: str = "") -> str:

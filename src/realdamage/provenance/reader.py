@@ -15,12 +15,7 @@ from realdamage.provenance.c2pa import TrustAnchors, read_credentials
 from realdamage.provenance.containers import Block, Blocks, clean, find_blocks
 from realdamage.provenance.exif import Exif, compare_thumbnail, decode_text, read_exif
 from realdamage.provenance.generators import find_generator, find_handwriting
-from realdamage.provenance.labels import (
-    FIELDS,
-    find_label,
-    find_recipe,
-    judge_label,
-)
+from realdamage.provenance.labels import FIELDS, find_label, find_recipe, judge_label
 from realdamage.provenance.precedence import (
     CAPTURES,
     DECLARING,

@@ -22,13 +22,13 @@ import pandas as pd
 
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import stored_policy_sha256
-from realdamage.core.policy import Policy
 from realdamage.data.bootstrap import share_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.figures import has_thresholds, labelled_and_scored
+from realdamage.evaluation.guarantee import allowed_share
 from realdamage.evaluation.predictions import clean, read_evaluation
 from realdamage.evaluation.robustness import training_set
 from realdamage.evaluation.slices import FEW, outcomes_by_source
@@ -129,42 +129,51 @@ def card_text(given: CardInputs) -> str:
         evaluations.append(Evaluated(name, photos, judged, values, run, generators))
     folds = markdown.read_folds(given.folds) if given.folds else None
     policy, data = metadata.policy, given.model.read_bytes()
-    environment = markdown.environment()
-    functions = (_families, _painted, _share, _slice, outcomes_by_source)
-    environment.globals |= {each.__name__.strip("_"): each for each in functions}
-    text = environment.get_template("card.md.j2").render(
-        given=given,
-        metadata=metadata,
-        training=metadata.training,
-        policy=policy,
-        policy_sha256=stored_policy_sha256(data),
-        data=data,
-        sha256=hashlib.sha256(data).hexdigest(),
-        graph_sha256=detector.graph_sha256,
-        facts=words.facts("model.txt.j2", metadata=metadata),
-        today=datetime.datetime.now(datetime.UTC).date(),
-        version=version("realdamage"),
-        evaluations=evaluations,
-        outcome_cells=outcomes.outcome_cells,
-        outcome_columns=outcomes.COLUMNS,
-        benchmark_text=terminal.benchmark_text,
-        few=FEW,
-        least=(LEAST_AUROC, LEAST_TPR),
-        trained_rows=rows,
-        trained=_generators_in_training(metadata.training, rows),
-        folds=folds,
-        audit=words.audit_facts(metadata),
-        policy_facts=words.facts("policy.txt.j2", metadata=metadata),
-        settings=[
-            row for row in _flat(metadata.training) if row[0].split(".")[0] not in _TOLD_ELSEWHERE
-        ],
-        validation=list(_flat(metadata.metrics)),
-        commands=_commands(given, evaluations, folds),
-        weak=[row for each in evaluations for row in weak_slices(each)],
-        allowed=allowed(policy),
-        accused=[row for each in evaluations for row in accused(each, allowed(policy))],
-        strange=[] if rows is None else list(strange_sources(evaluations, rows)),
-        missing_damage=missing_damage(evaluations),
+    allowed = allowed_share(policy) if policy else 1.0
+    text = (
+        markdown.environment()
+        .get_template("card.md.j2")
+        .render(
+            families=_families,
+            painted=_painted,
+            share=_share,
+            slice=_slice,
+            outcomes_by_source=outcomes_by_source,
+            given=given,
+            metadata=metadata,
+            training=metadata.training,
+            policy=policy,
+            policy_sha256=stored_policy_sha256(data),
+            data=data,
+            sha256=hashlib.sha256(data).hexdigest(),
+            graph_sha256=detector.graph_sha256,
+            facts=words.facts("model.txt.j2", metadata=metadata),
+            today=datetime.datetime.now(datetime.UTC).date(),
+            version=version("realdamage"),
+            evaluations=evaluations,
+            outcome_cells=outcomes.outcome_cells,
+            outcome_columns=outcomes.COLUMNS,
+            benchmark_text=terminal.benchmark_text,
+            few=FEW,
+            least=(LEAST_AUROC, LEAST_TPR),
+            trained_rows=rows,
+            trained=_generators_in_training(metadata.training, rows),
+            folds=folds,
+            audit=words.audit_facts(metadata),
+            policy_facts=words.facts("policy.txt.j2", metadata=metadata),
+            settings=[
+                row
+                for row in _flat(metadata.training)
+                if row[0].split(".")[0] not in _TOLD_ELSEWHERE
+            ],
+            validation=list(_flat(metadata.metrics)),
+            commands=_commands(given, evaluations, folds),
+            weak=[row for each in evaluations for row in weak_slices(each)],
+            allowed=allowed,
+            accused=[row for each in evaluations for row in accused(each, allowed)],
+            strange=[] if rows is None else list(strange_sources(evaluations, rows)),
+            missing_damage=missing_damage(evaluations),
+        )
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -268,14 +277,6 @@ def weak_slices(each: Evaluated) -> list[tuple[str, ...]]:
         cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
         rows.append((each.name, " = ".join(names), *cells))
     return rows
-
-
-def allowed(policy: Policy | None) -> float:
-    """The share of honest photos that may be called synthetic."""
-    if policy is None:
-        return 1.0
-    alpha = policy.guarantee.alpha if policy.guarantee else None
-    return policy.fpr if alpha is None else alpha
 
 
 def accused(each: Evaluated, most: float) -> list[dict[str, Any]]:

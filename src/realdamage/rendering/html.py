@@ -81,8 +81,8 @@ def photos_of(folders: Sequence[Path], given: Path | None = None) -> Manifest | 
     return None
 
 
-def most_moved(a: pd.DataFrame, b: pd.DataFrame, most: int = MOVED) -> pd.DataFrame:
-    """The photos, as they are, that two models order most differently, from two predictions tables.
+def most_moved(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """The `MOVED` photos, as they are, that two predictions tables order most differently.
 
     Columns of `a`, those of `b` ending in _b; rank and rank_b: the share of photos that score no
     higher, so that models with other scales compare; nearer: whether B moved it towards the truth.
@@ -92,7 +92,7 @@ def most_moved(a: pd.DataFrame, b: pd.DataFrame, most: int = MOVED) -> pd.DataFr
     both = both.assign(rank=both["score"].rank(pct=True), rank_b=both["score_b"].rank(pct=True))
     moved = both["rank_b"] - both["rank"]
     both = both.assign(nearer=(moved > 0) == (both["label"] == "synthetic"))
-    return both.loc[moved.abs().sort_values(ascending=False, kind="stable").index].head(most)
+    return both.loc[moved.abs().sort_values(ascending=False, kind="stable").index].head(MOVED)
 
 
 def comparison_page(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def table(
     return Markdown("\n".join(f"| {line} |" for line in lines) if rows else "")
 
 
+@cache
 def environment() -> Environment:
     """Jinja whose every value is escaped for Markdown."""
     made = words.environment(finalize=escape)

@@ -34,6 +34,7 @@ from realdamage.rendering.plots import BAD, INK, LABEL_COLOURS, QUIET
 from realdamage.rendering.report import Report
 
 _VALUES = 9  # bars of a column; rarer values are counted together
+_OF_KIND = 5  # photos of each kind in a contact sheet
 _SIDE = 320  # pixels of a picture's longer side
 _BLANK = Image.new("RGB", (1, 1), "white")
 
@@ -115,19 +116,19 @@ def plot_counts(table: pd.DataFrame, columns: Sequence[str]) -> None:
         panel.margins(x=0.15)
 
 
-def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> None:
+def contact_sheet(manifest: Manifest) -> None:
     """Some photos of each kind, drawn at random, one kind a row, with a line around their masks."""
-    kinds, rng = manifest.table["kind"], np.random.default_rng(seed)
+    kinds, rng = manifest.table["kind"], np.random.default_rng(0)
     pictures: list[tuple[Image.Image, str]] = []
     for kind in (kind for kind in (*KINDS, "") if (kinds == kind).any()):
-        chosen = rng.permutation(np.flatnonzero(kinds == kind))[:photos].tolist()
+        chosen = rng.permutation(np.flatnonzero(kinds == kind))[:_OF_KIND].tolist()
         for index in chosen:
             row = manifest.table.iloc[index]
             rgb = decode(manifest.path(row["file_name"]))
             mask = read_mask(manifest, index, rgb.shape[:2]) if row["mask_file_name"] else None
             pictures.append((plots.outlined(rgb, mask, _SIDE), kind or "(none)"))
-        pictures += [(_BLANK, "")] * (photos - len(chosen))
-    plot_pictures("Photos by kind; outlined: what was painted or regenerated", pictures, photos)
+        pictures += [(_BLANK, "")] * (_OF_KIND - len(chosen))
+    plot_pictures("Photos by kind; outlined: what was painted or regenerated", pictures, _OF_KIND)
 
 
 def file_table(manifest: Manifest) -> pd.DataFrame:
@@ -155,9 +156,9 @@ def plot_audit(report: AuditReport) -> None:
     panel.set_xlim(0, 1.02)
 
 
-def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None:
-    """The first of a report's "false_alarms" or "misses", each above its heat map."""
-    rows = report.values[examples][:most]
+def plot_worst(report: Report, examples: str, title: str) -> None:
+    """The first four of a report's "false_alarms" or "misses", each above its heat map."""
+    rows = report.values[examples][:4]
     pictures: list[tuple[Any, str]] = []
     for side in (0, 1):
         for row in rows:
@@ -182,15 +183,15 @@ def plot_slices(table: pd.DataFrame, by: str) -> None:
     plots.intervals(panel, rows, f"AUROC; {left_out} with too few photos left out")
 
 
-def clear_example(detector: Detector, manifest: Manifest, most: int = 24) -> Path:
-    """Of the first edits that the model was not trained on, the one whose painted area stands out
-    most in its heat map. Raises NotThereError: there is none."""
+def clear_example(detector: Detector, manifest: Manifest) -> Path:
+    """The edit whose painted area stands out most in its heat map, of the first 24 that the model
+    was not trained on. Raises NotThereError: there is none."""
     table = manifest.table
     edits = (table["kind"] == "ai_region") & (table["split"] != "train")
     edits &= table["mask_file_name"] != ""
     contrasts = {
         photo.file_name: photo.heat[photo.painted].mean() - photo.heat[~photo.painted].mean()
-        for photo in score_manifest(detector, manifest.subset(edits & (edits.cumsum() <= most)))[1]
+        for photo in score_manifest(detector, manifest.subset(edits & (edits.cumsum() <= 24)))[1]
         if 0 < photo.painted.mean() < 1
     }
     if not contrasts:

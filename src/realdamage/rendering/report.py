@@ -31,11 +31,7 @@ from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import clean, group_ids
 from realdamage.evaluation.slices import part_rows
 from realdamage.rendering import plots, words
-from realdamage.rendering.outcomes import (
-    GeneratorCount,
-    generator_counts,
-    outcomes,
-)
+from realdamage.rendering.outcomes import GeneratorCount, generator_counts, outcomes
 
 EXAMPLES = 9
 """Photos shown of the false alarms, and of the misses."""

@@ -86,8 +86,7 @@ class Recipe:
     or leave it out with null.
 
     shares: how many photos of each derived kind a real photo gets on average, by the condition of
-    the product
-        ("default" for those not named).
+    the product ("default" for those not named).
     paint_share: of the AI edits that add damage, in 0..1; null: as many as keep damage equally
     frequent in both classes.
     overlay_share: of the edits that get honest annotations on top, in 0..1.
