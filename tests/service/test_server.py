@@ -7,8 +7,6 @@ import io
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,57 +24,8 @@ from realdamage.errors import UsageError
 from realdamage.service.auth import hash_key
 from realdamage.service.settings import Settings, read_settings
 
-ROOT = Path(__file__).resolve().parents[2]
 Encode = Callable[..., bytes]
 Wait = Callable[[Callable[[], object]], None]
-
-
-class Process:
-    """A server on a free port of this machine; its log lines are read as they come."""
-
-    def __init__(
-        self, model: Path, *options: str, cwd: Path, program: tuple[str, ...] = ("-m", "realdamage")
-    ) -> None:
-        command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, *options], stderr=subprocess.PIPE, text=True, cwd=cwd
-        )
-        self.lines: list[dict[str, Any]] = []
-        threading.Thread(target=self._read, daemon=True).start()
-        self.wait_for("ready")
-        self.url = next(line["url"] for line in self.lines if line["event"] == "listening")
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
-        self.address = (host, int(port))
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(json.loads(line))
-
-    def wait_for(self, event: str) -> None:
-        end = time.monotonic() + 600  # a busy machine may take minutes
-        while not any(line["event"] == event for line in self.lines):
-            assert time.monotonic() < end, self.lines
-            assert self.process.poll() is None, self.lines
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    begun: list[Process] = []
-
-    def run(model: Path, *options: str, **given: Any) -> Process:
-        (tmp_path / "cwd").mkdir(exist_ok=True)
-        begun.append(Process(model, *options, cwd=tmp_path / "cwd", **given))
-        return begun[-1]
-
-    yield run
-    for server in begun:
-        server.kill()
 
 
 def refusal(response: Any) -> tuple[int, str]:
@@ -88,14 +37,14 @@ def refusal(response: Any) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
-    start: Callable[..., Process],
+    start_process: Callable[..., Any],
     write_model: Callable[..., Path],
     encode: Encode,
     tmp_path: Path,
     wait_until: Wait,
 ) -> None:
     model = write_model(tmp_path / "red.onnx")
-    server = start(model)
+    server = start_process("--model", model)
     assert httpx.get(f"{server.url}/readyz").status_code == 200
     write_model(model, model_version="test-2")
     for event in ("model loaded", "model not reloaded"):
@@ -156,13 +105,14 @@ sys.exit(cli.main(sys.argv[1:]))
     ("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
 )
 def test_stopping_does_not_wait_for_a_photo_that_never_ends(
-    start: Callable[..., Process],
+    start_process: Callable[..., Any],
     model_file: Path,
     encode: Encode,
     sent: signal.Signals,
     code: int,
 ) -> None:
-    server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", STUCK))
+    options = ("--model", model_file, "--workers", "1", "--deadline", "1")
+    server = start_process(*options, program=("-c", STUCK))
     refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
     assert refusal(refused) == (504, "deadline")
     server.wait_for("stuck")
@@ -177,15 +127,14 @@ def keep(url: str, claim_id: str, photo: bytes) -> httpx.Response:
 
 @pytest.mark.slow
 def test_a_service_that_is_killed_while_six_callers_keep_claims(
-    start: Callable[..., Process],
+    start_process: Callable[..., Any],
     model_file: Path,
     encode: Encode,
     tmp_path: Path,
     wait_until: Wait,
 ) -> None:
     store = tmp_path / "store"
-    options = ("--store", str(store), "--threads", "1")
-    server = start(model_file, *options)
+    server = start_process("--model", model_file, "--store", store, "--threads", "1")
     sent: dict[str, bytes] = {}
     acknowledged: set[str] = set()
 
@@ -201,14 +150,14 @@ def test_a_service_that_is_killed_while_six_callers_keep_claims(
 
     with ThreadPoolExecutor(6) as pool:
         callers = [pool.submit(call, caller) for caller in range(6)]
-        wait_until(lambda: len(acknowledged) >= 12)
+        wait_until(lambda: len(acknowledged) >= 6)
         server.process.send_signal(signal.SIGKILL)
         for caller in callers:
             caller.result(60)
     server.process.wait(10)
     assert len(sent) - len(acknowledged) == 6, "each caller waits for an answer"
 
-    server = start(model_file, *options)
+    server.start()
     for number, (claim_id, photo) in enumerate(sent.items()):
         is_kept = httpx.get(f"{server.url}/v1/claims/{claim_id}").status_code == 200
         if claim_id in acknowledged:
@@ -228,31 +177,27 @@ def test_a_service_that_is_killed_while_six_callers_keep_claims(
 
 
 @pytest.mark.slow
-def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(
-    start: Callable[..., Process], model_file: Path
+def test_callers_that_mean_no_good_are_hung_up_on(
+    start_process: Callable[..., Any], model_file: Path
 ) -> None:
-    server = start(model_file)
+    """A body with two lengths, whose rest is no request; a head that never ends, one that never
+    begins, and the rest of a body that was refused."""
+    server = start_process("--model", model_file, "--deadline", "1")
+    address = ("127.0.0.1", httpx.URL(server.url).port)
     head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
     head += b"Transfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(server.address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = all_of(connection)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
 
-
-@pytest.mark.slow
-def test_callers_that_never_finish_are_hung_up_on(
-    start: Callable[..., Process], model_file: Path
-) -> None:
-    """A head that never ends, one that never begins, and the rest of a body that was refused."""
-    server = start(model_file, "--deadline", "1")
     refused = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
     for head in (b"GET / HTTP/1.1\r\nX: ", b"", refused):
         begun = time.monotonic()
         with (
-            socket.create_connection(server.address, timeout=0.2) as connection,
+            socket.create_connection(address, timeout=0.2) as connection,
             suppress(ConnectionError),
         ):
             connection.sendall(head)
@@ -281,6 +226,11 @@ def all_of(connection: socket.socket) -> bytes:
 # Settings
 
 
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
+
+
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [
@@ -294,21 +244,13 @@ def all_of(connection: socket.socket) -> bytes:
     ],
 )
 def test_what_does_not_start(
-    options: list[str],
-    code: int,
-    named: str,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    options: list[str], code: int, named: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
     assert cli.main(["serve", *options]) == code
     assert named in capfd.readouterr().err
 
 
-def test_a_port_that_is_taken(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
+def test_a_port_that_is_taken(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert cli.main(["serve", "--port", str(port)]) == 3
@@ -326,17 +268,13 @@ def test_hash_key_prints_the_line_to_store(
     assert key not in printed
 
 
-def test_variables_that_kubernetes_sets_for_a_service_of_that_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("SERVICE_HOST", "PORT_8000_TCP_ADDR"):
+def test_variables_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE_HOST", "PORT_8000_TCP_ADDR"):  # Kubernetes, for a service of that name
         monkeypatch.setenv(f"REALDAMAGE_{name}", "10.0.0.1")
     monkeypatch.setenv("REALDAMAGE_PORT", "tcp://10.0.0.1:8000")
     assert read_settings({}) == Settings()
-
-
-@pytest.mark.parametrize(("name", "text"), [("MAX_PHOTO", "3"), ("MAX_PHOTOS", "many")])
-def test_wrong_variables_are_named(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"REALDAMAGE_{name}", text)
-    with pytest.raises(UsageError, match=f"REALDAMAGE_{name}"):
-        read_settings({})
+    for name, text in (("MAX_PHOTO", "3"), ("MAX_PHOTOS", "many")):
+        monkeypatch.setenv(f"REALDAMAGE_{name}", text)
+        with pytest.raises(UsageError, match=f"REALDAMAGE_{name}"):
+            read_settings({})
+        monkeypatch.delenv(f"REALDAMAGE_{name}")
