@@ -93,22 +93,17 @@ def test_every_route_but_the_open_ones_needs_a_key(keyed: TestClient) -> None:
         assert keyed.get(path).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("key", "name", "code"), [(KEY, "my shop", "key_name"), ("secret\n", "x", "short_key")]
-)
-def test_a_name_that_cannot_be_read_back_or_a_weak_key_gets_no_line(
-    key: str, name: str, code: str
-) -> None:
-    with pytest.raises(UsageError) as caught:
-        hash_key(key, name)
-    assert caught.value.code == code
+def test_a_name_that_cannot_be_read_back_or_a_weak_key_gets_no_line() -> None:
+    for key, name, code in ((KEY, "my shop", "key_name"), ("secret\n", "x", "short_key")):
+        with pytest.raises(UsageError) as caught:
+            hash_key(key, name)
+        assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         (f"shop {KEY}", "not_a_key"),
-        (f"shop {'0' * 64} root", "not_a_key"),
         (f"shop {'0' * 64} tenant=../x", "not_a_key"),
         ("# none yet\n", "no_keys"),
         (None, "unreadable_keys"),
@@ -151,7 +146,7 @@ def test_another_page_in_the_browser_cannot_call(serve: Serve, encode: Encode) -
         assert client.get("/v1/model", headers={"Host": host}).status_code == 200
 
 
-def test_every_answer_has_security_headers_and_pages_are_files_of_the_folder(serve: Serve) -> None:
+def test_every_answer_has_security_headers_and_what_is_too_large_is_refused(serve: Serve) -> None:
     client = serve()
     for path in ("/", "/docs", "/v1/model", "/nothing"):
         answer = client.get(path)
@@ -164,10 +159,6 @@ def test_every_answer_has_security_headers_and_pages_are_files_of_the_folder(ser
     assert named.headers["x-request-id"] == "from-the-shop.7"
     for name in ("..%2Fapp.py", "%2e%2e/settings.py", "index.html%00", "docs.html.j2"):
         assert refusal(client.get(f"/page/{name}")) == (404, "not_found"), name
-
-
-def test_large_headers_and_json_bodies_are_refused(serve: Serve) -> None:
-    client = serve()
     long_head = client.get("/v1/model", headers={"X-Long": "x" * 20_000})
     assert refusal(long_head) == (431, "headers_too_large")
     large = client.post("/v1/reviews", content=b"x" * 70_000)
@@ -322,30 +313,26 @@ def test_a_model_is_replaced_and_a_broken_one_is_not(
 # Figures and logs
 
 
-def test_figures(serve: Serve, encode: Encode) -> None:
+def test_figures_and_log_lines_have_no_photos_or_names(
+    serve: Serve, encode: Encode, caplog: pytest.LogCaptureFixture
+) -> None:
     client = serve()
-    post(client, encode(), encode(red=True), b"broken")
+    photos = [("secret-name.jpg", encode()), ("b.jpg", encode(red=True)), ("hidden.jpg", b"x")]
+    with caplog.at_level(logging.INFO, "realdamage.service"):
+        client.post("/v1/photos", files=[("photos", photo) for photo in photos])
     client.get("/v1/nothing-1")
     client.get("/v1/nothing-2")
-    photos = {"real": 1.0, "synthetic": 1.0, "unreadable": 1.0}
-    assert figures(client, "realdamage_photos_total") == photos
+    outcomes = {"real": 1.0, "synthetic": 1.0, "unreadable": 1.0}
+    assert figures(client, "realdamage_photos_total") == outcomes
     requests = figures(client, "realdamage_requests_total")
     assert requests["POST /v1/photos 200"] == 1.0
     assert requests["GET unmatched 404"] == 2.0
     assert figures(client, "realdamage_request_seconds_count")["/v1/photos"] == 1.0
     assert figures(serve(), "realdamage_photos_total") == {}, "a registry for each service"
-
-
-def test_log_lines_are_json_without_photos_or_names(
-    serve: Serve, encode: Encode, caplog: pytest.LogCaptureFixture
-) -> None:
-    photos = [("secret-name.jpg", encode()), ("hidden.jpg", b"x")]
-    with caplog.at_level(logging.INFO, "realdamage.service"):
-        serve().post("/v1/photos", files=[("photos", photo) for photo in photos])
     lines = [JsonLines().format(one) for one in caplog.records if one.name == "realdamage.service"]
     assert not any("secret-name" in line or "hidden" in line for line in lines)
     (request,) = (json.loads(line) for line in lines if '"request"' in line)
-    expected = {"route": "/v1/photos", "method": "POST", "status": 200, "photos": 2}
+    expected = {"route": "/v1/photos", "method": "POST", "status": 200, "photos": 3}
     assert {key: request[key] for key in expected} == expected
     assert request["bytes"] > len(photos[0][1])
     assert request["ms"] > 0
