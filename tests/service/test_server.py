@@ -182,7 +182,7 @@ def test_callers_that_mean_no_good_are_hung_up_on(
 ) -> None:
     """A body with two lengths, whose rest is no request; a head that never ends, one that never
     begins, and the rest of a body that was refused."""
-    server = start_process("--model", model_file, "--deadline", "1")
+    server = start_process("--model", model_file, "--deadline", "0.5")
     address = ("127.0.0.1", httpx.URL(server.url).port)
     head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
     head += b"Transfer-Encoding: chunked\r\n\r\n"
@@ -207,11 +207,11 @@ def test_callers_that_mean_no_good_are_hung_up_on(
                 with suppress(TimeoutError):
                     if not connection.recv(4096):
                         break
-        assert 0.5 < time.monotonic() - begun < 6
+        assert 0.3 < time.monotonic() - begun < 6
     with httpx.Client() as client:
         for _ in range(3):
             assert client.get(f"{server.url}/healthz").status_code == 200
-            time.sleep(0.5)
+            time.sleep(0.3)
 
 
 def all_of(connection: socket.socket) -> bytes:
