@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from realdamage.errors import UsageError
 from realdamage.service.schemas import Refusal
-from realdamage.service.settings import Settings
+from realdamage.service.settings import TENANT, Settings
 
 SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
@@ -26,7 +26,6 @@ LOCAL = "local"
 """Who decides claims where only this machine can call and no keys are set."""
 
 _NAME = re.compile(r"[\w.-]{1,64}")
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _FORM = (
     "NAME SHA256 [admin] [reviewer] [tenant=NAME]; `realdamage serve --hash-key` prints NAME SHA256"
 )
@@ -121,7 +120,7 @@ def _parse(where: str, line: str) -> ApiKey:
     name, digest, *words = (*line.split(), "", "")
     tenants = [word.removeprefix("tenant=") for word in words if word.startswith("tenant=")]
     found = frozenset(word for word in words if word and not word.startswith("tenant="))
-    is_tenant = all(map(_TENANT.fullmatch, tenants)) and len(tenants) < 2
+    is_tenant = all(re.fullmatch(TENANT, one) for one in tenants) and len(tenants) < 2
     is_key = is_tenant and _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
     if not is_key or found - {"admin", "reviewer"}:
         # The message leaves the line out: somebody may have put the key itself there.

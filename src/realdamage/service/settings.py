@@ -44,9 +44,8 @@ Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
 Port = Annotated[int, Field(ge=0, le=65_535), BeforeValidator(_port)]
 Place = Annotated[Path | str, BeforeValidator(_place)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-
-
-Tenant = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+TENANT = "[a-z0-9][a-z0-9-]{0,31}"
+Tenant = Annotated[str, Field(pattern=f"^{TENANT}$")]
 
 
 class Settings(BaseSettings):

@@ -14,6 +14,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -127,10 +128,7 @@ class Webhooks:
         with self._database.reading() as session:
             grouped = select(Delivery.status, func.count()).group_by(Delivery.status)
             counts = {row[0]: row[1] for row in session.execute(grouped)}
-            found = [
-                {name: getattr(one, name) for name in names}
-                for one in session.scalars(query.limit(limit))
-            ]
+            found = [values_of(one, names) for one in session.scalars(query.limit(limit))]
         return {"deliveries": found, "counts": counts, "targets": [one.url for one in self.targets]}
 
     def retry(self, number: int) -> bool:
@@ -189,6 +187,11 @@ class Webhooks:
             else:
                 found.next_at = now() + _FIRST_WAIT_S * 2 ** (attempts - 1)
             self._metrics.webhooks.labels(found.status).inc()
+
+
+def values_of(row: Any, names: Iterable[str]) -> dict[str, Any]:
+    """These columns of a row."""
+    return {name: getattr(row, name) for name in names}
 
 
 def _send(target: Target, number: int, attempt: int, body: bytes) -> str:
