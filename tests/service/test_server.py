@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 
-from realdamage.claims.database import Database
 from realdamage.commands import cli
 from realdamage.errors import UsageError
 from realdamage.service.auth import hash_key
@@ -118,59 +116,6 @@ def test_stopping_does_not_wait_for_a_photo_that_never_ends(
     server.wait_for("stuck")
     server.process.send_signal(sent)
     assert server.process.wait(60) == code
-
-
-def keep(url: str, claim_id: str, photo: bytes) -> httpx.Response:
-    fields = {"claim_id": claim_id, "keep": "true"}
-    return httpx.post(f"{url}/v1/claims", files={"photos": photo}, data=fields, timeout=60)
-
-
-@pytest.mark.slow
-def test_a_service_that_is_killed_while_six_callers_keep_claims(
-    start_process: Callable[..., Any],
-    model_file: Path,
-    encode: Encode,
-    tmp_path: Path,
-    wait_until: Wait,
-) -> None:
-    store = tmp_path / "store"
-    server = start_process("--model", model_file, "--store", store, "--threads", "1")
-    sent: dict[str, bytes] = {}
-    acknowledged: set[str] = set()
-
-    def call(caller: int) -> None:
-        for number in range(10_000):
-            claim_id = f"c{caller}-{number}"
-            sent[claim_id] = encode(size=(320, 240), seed=1000 * caller + number)
-            try:
-                assert keep(server.url, claim_id, sent[claim_id]).status_code == 200
-            except httpx.HTTPError:
-                return
-            acknowledged.add(claim_id)
-
-    with ThreadPoolExecutor(6) as pool:
-        callers = [pool.submit(call, caller) for caller in range(6)]
-        wait_until(lambda: len(acknowledged) >= 6)
-        server.process.send_signal(signal.SIGKILL)
-        for caller in callers:
-            caller.result(60)
-    server.process.wait(10)
-    assert len(sent) - len(acknowledged) == 6, "each caller waits for an answer"
-
-    server.start()
-    for number, (claim_id, photo) in enumerate(sent.items()):
-        is_kept = httpx.get(f"{server.url}/v1/claims/{claim_id}").status_code == 200
-        if claim_id in acknowledged:
-            assert is_kept
-        elif not is_kept:
-            answer = keep(server.url, claim_id if number % 2 else f"new-{claim_id}", photo)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["photos"][0]["duplicates"] == []
-    assert [path for path in store.rglob("*") if path.stat().st_mode & 0o077] == [], "its owner's"
-    kept = {path.name for path in (store / "claims").iterdir() if path.name[0] != "."}
-    log = Database(store / "claims.sqlite").verify()
-    assert log.problems == ()
-    assert sorted(entry["payload"]["claim_id"] for entry in log.entries) == sorted(kept)
 
 
 # Callers that mean no good

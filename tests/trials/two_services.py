@@ -156,13 +156,14 @@ def two_services(
     machines: Sequence[Machine] = (Machine(), Machine()),
     cut: bool = False,
 ) -> Findings:
-    """Run the trial. url: of an empty database. claims: acknowledged before the kill, and decided.
-
-    callers: threads. options: of `realdamage serve`. cut: one loses its network instead.
+    """Run the trial. url: of an empty database; "": a file in the folder. claims: acknowledged
+    before the kill, and decided. callers: threads. options: of `realdamage serve`. cut: one loses
+    its network instead.
     """
     found = Findings()
     lines = [f"{hash_key(key, name)} {_ROLES.get(name, '')}" for name, key in _KEYS.items()]
-    given = ("--store", str(folder), "--database", url, "--api-key-hashes", ",".join(lines))
+    given = ["--store", str(folder), "--api-key-hashes", ",".join(lines)]
+    given += ["--database", url] if url else []
     with ExitStack() as stack:
         services = []
         for machine in machines:
@@ -177,7 +178,7 @@ def two_services(
             for path in (f"claims/{claim_id}", f"claims/{claim_id}/case"):
                 if survivor.call("GET", path).status_code != 200:
                     found.faults.append(f"{claim_id}: acknowledged and lost ({path})")
-    report = Database(url).verify()
+    report = Database.of_store(folder, url).verify()
     found.faults += report.problems
     found.log_entries = len(report.entries)
     written = [one for one in report.entries if one["event"] == "evidence_written"]
@@ -236,6 +237,8 @@ def _lose_one(
                 found.acknowledged.add(claim_id)
             else:
                 found.faults.append(f"{claim_id}: {answer.status_code} {answer.text[:200]}")
+            if answer.status_code == 200 and answer.json()["photos"][0]["duplicates"]:
+                found.faults.append(f"{claim_id}: an honest retry looks like another claim")
             number += 1
             if len(found.waits) >= claims:
                 enough.set()
