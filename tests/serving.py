@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 
 class Process:
-    """A service that can be killed and started again; its log lines are read as they come.
+    """A service that can be killed and started again; its log lines are read as they come. `client`
+    calls it.
 
     options: of the command. cwd: where it runs. program: what Python runs. inside: a command that
     runs it, such as `ip netns exec NAME`.
@@ -38,6 +41,7 @@ class Process:
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
         self.wait_for("ready")
         self.url: str = next(line["url"] for line in self.lines if line["event"] == "listening")
+        self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def wait_for(self, event: str) -> None:
         """Until it has logged this event."""

@@ -195,6 +195,7 @@ def test_a_lost_replica_costs_at_most_a_second_try(model: Judge, photos: Photos)
     )
     serve.run(app.bind(model))
     detector, tries = Detector(model.model), 0
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
     for index, name in enumerate(names):
         if index == 3:
             actors = ray.util.list_named_actors(all_namespaces=True)
@@ -204,13 +205,13 @@ def test_a_lost_replica_costs_at_most_a_second_try(model: Judge, photos: Photos)
         while True:
             tries += 1
             try:
-                answer = httpx.post(f"http://127.0.0.1:{port}/", content=data, timeout=60)
+                answer = client.post("/", content=data)
             except httpx.TransportError:
                 continue
             if answer.status_code == 200:
                 break
         assert answer.json()["score"] == detector.predict(data).score
-    refused = httpx.post(f"http://127.0.0.1:{port}/", content=b"rubbish", timeout=60)
+    refused = client.post("/", content=b"rubbish")
     serve.shutdown()
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "unreadable_photo")
     assert tries <= 7

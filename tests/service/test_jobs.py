@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import select
 
@@ -48,7 +47,7 @@ class Killable:
     def __init__(self, start_process: Callable[..., Any], model: Path, folder: Path) -> None:
         targets = folder / "hooks.txt"
         targets.write_text(f"http://127.0.0.1:9/hook {'s' * 32} claim.judged\n")
-        options = ("--model", model, "--store", "store", "--webhooks", targets, "--workers", "2")
+        options = ("--model", model, "--store", "store", "--webhooks", targets, "--workers", "4")
         self.process = start_process(*options, program=("-c", PROGRAM))
         self.folder = folder / "cwd"
         self.store = self.folder / "store"
@@ -64,12 +63,12 @@ class Killable:
         (self.folder / what).unlink()
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.process.url}{path}", timeout=60).json()
+        return self.process.client.get(path).json()
 
-    def send(self, claim_id: str, photo: bytes) -> httpx.Response:
+    def send(self, claim_id: str, photo: bytes) -> Any:
         data = {"keep": "true", "later": "true", "claim_id": claim_id, "buyer": "zhang.san"}
         sent = [("photos", ("a.jpg", photo))]
-        return httpx.post(f"{self.process.url}/v1/claims", files=sent, data=data, timeout=60)
+        return self.process.client.post("/v1/claims", files=sent, data=data)
 
     def rows(self, table: Any) -> list[Any]:
         database = Database(self.store / "claims.sqlite")
@@ -85,43 +84,46 @@ def service(start_process: Callable[..., Any], model_file: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_job_of_a_killed_service_is_finished_once_or_given_up(
+def test_jobs_of_a_killed_service_are_finished_once_or_given_up(
     service: Killable, encode: Encode, wait_until: Wait
 ) -> None:
     photos = {claim_id: encode(size=(320, 240), seed=ord(claim_id)) for claim_id in "ABC"}
+    urls: dict[str, str] = {}
 
-    def kill_at(held: str, claim_id: str) -> str:
-        """Where to ask for the job of a claim whose service was killed at this point."""
-        service.hold(held)
+    def send_and_hold(claim_id: str, at: str, code: str) -> None:
+        """Send a claim, and hold its job at this point, where another request gets this code."""
+        service.hold(at)
         answer = service.send(claim_id, photos[claim_id])
         assert answer.status_code == 202
-        wait_until(lambda: service.reached(held))
-        code = service.send(claim_id, photos[claim_id]).json()["error"]["code"]
-        assert code == {"judge": "claim_under_way", "finish": "claim_exists"}[held]
-        service.process.kill()
-        return str(answer.json()["url"])
+        urls[claim_id] = answer.json()["url"]
+        wait_until(lambda: service.reached(at))
+        assert service.send(claim_id, photos[claim_id]).json()["error"]["code"] == code
 
-    for claim_id, held in (("A", "judge"), ("B", "finish")):
-        url = kill_at(held, claim_id)
-        files = b"".join(path.read_bytes() for path in service.folder.rglob("*") if path.is_file())
-        assert b"zhang.san" not in files, "only its keyed hash waits on the disk"
-        service.release(held)
-        service.process.start()
-        wait_until(lambda url=url: service.get(url)["status"] == "done")
+    send_and_hold("A", "finish", "claim_exists")
+    send_and_hold("B", "judge", "claim_under_way")
+    service.process.kill()
+    files = b"".join(path.read_bytes() for path in service.folder.rglob("*") if path.is_file())
+    assert b"zhang.san" not in files, "only its keyed hash waits on the disk"
+    service.release("finish")
+    service.release("judge")
+    service.process.start()
+    for claim_id in "AB":
+        wait_until(lambda url=urls[claim_id]: service.get(url)["status"] == "done")
         assert service.get(f"/v1/claims/{claim_id}/case")["case"]["state"] == "open"
-        assert list((service.store / "jobs").iterdir()) == []
         folder = service.store / "claims" / claim_id
         assert verify_evidence(folder, log=service.store / "claims.sqlite").passed
+    assert list((service.store / "jobs").iterdir()) == []
 
-    url = kill_at("judge", "C")
+    send_and_hold("C", "judge", "claim_under_way")
     for _ in range(TRIES - 1):
+        service.process.kill()
         service.hold("judge")
         service.process.start()
         wait_until(lambda: service.reached("judge"))
-        service.process.kill()
+    service.process.kill()
     service.process.start()
-    wait_until(lambda: service.get(url)["status"] == "failed")
-    assert service.get(url)["error"]["code"] == "interrupted"
+    wait_until(lambda: service.get(urls["C"])["status"] == "failed")
+    assert service.get(urls["C"])["error"]["code"] == "interrupted"
     assert [one.event for one in service.rows(Event)] == ["evidence_written"] * 2
     assert [one.event for one in service.rows(Delivery)] == ["claim.judged"] * 2
     service.release("judge")

@@ -55,42 +55,44 @@ def refusal(response: Any) -> tuple[int, str]:
 # Keys
 
 
-@pytest.fixture
-def keyed(serve: Serve, tmp_path: Path) -> TestClient:
-    path = tmp_path / "keys.txt"
+def test_keys_are_checked_on_every_route_and_reloaded(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
+    path, photo, new = tmp_path / "keys.txt", encode(), "n" * 32
     path.write_text(
         f"# ours\n{hash_key(KEY, 'shop')}\n\n{hash_key(ADMIN, 'ops')} admin  # the night shift\n"
     )
-    return serve(api_keys=path)
-
-
-def test_keys(keyed: TestClient, encode: Encode) -> None:
-    photo = encode()
+    client = serve(api_keys=path)
     for headers in ({}, {"Authorization": "Basic abc"}, {"Authorization": "Bearer"}):
-        response = post(keyed, photo, **headers)
+        response = post(client, photo, **headers)
         assert refusal(response) == (401, "no_key")
         assert response.headers["www-authenticate"] == "Bearer"
     for key in (KEY[:-1], KEY + "x", b"\xff"):
-        response = post(keyed, photo, **{"X-API-Key": key})
+        response = post(client, photo, **{"X-API-Key": key})
         assert refusal(response) == (401, "wrong_key")
         assert KEY[:-1] not in response.text
-    assert post(keyed, photo, **{"Authorization": f"Bearer {KEY}"}).status_code == 200
-    assert post(keyed, photo, **{"X-API-Key": KEY}).status_code == 200
+    assert post(client, photo, **{"Authorization": f"Bearer {KEY}"}).status_code == 200
+    assert post(client, photo, **{"X-API-Key": KEY}).status_code == 200
 
-
-def test_every_route_but_the_open_ones_needs_a_key(keyed: TestClient) -> None:
-    paths = keyed.get("/openapi.json").json()["paths"]
+    paths = client.get("/openapi.json").json()["paths"]
     assert len(paths) >= 10
-    for path, methods in paths.items():
+    for route, methods in paths.items():
         for method in methods:
-            status = keyed.request(method, path.replace("{", "").replace("}", "")).status_code
-            is_open = path in ("/healthz", "/readyz") or path.startswith("/v2/health/")
+            status = client.request(method, route.replace("{", "").replace("}", "")).status_code
+            is_open = route in ("/healthz", "/readyz") or route.startswith("/v2/health/")
             expected = 200 if is_open else 401
             # A signed link is the key of its statement; without a store there is none.
-            expected = 404 if path.startswith("/v1/statements/") else expected
-            assert status == expected, path
-    for path in ("/docs", "/", "/page/app.js"):
-        assert keyed.get(path).status_code == 200
+            expected = 404 if route.startswith("/v1/statements/") else expected
+            assert status == expected, route
+    for route in ("/docs", "/", "/page/app.js"):
+        assert client.get(route).status_code == 200
+
+    for text in (hash_key(new, "new"), "", "broken", "# nobody"):  # no file opens the door
+        path.write_text(text)
+        reload_keys(client.app.state.service)  # type: ignore[attr-defined]
+        assert client.get("/v1/model", headers={"X-API-Key": new}).status_code == 200
+        assert client.get("/v1/model", headers={"X-API-Key": KEY}).status_code == 401
+        assert client.get("/v1/model").status_code == 401
 
 
 def test_a_name_that_cannot_be_read_back_or_a_weak_key_gets_no_line() -> None:
@@ -119,18 +121,6 @@ def test_a_file_of_wrong_keys_does_not_start_and_is_not_shown(
         create_app(Settings(api_keys=path))
     assert caught.value.code == code
     assert KEY not in str(caught.value)
-
-
-def test_keys_are_reloaded_and_a_file_without_keys_is_no_open_door(
-    keyed: TestClient, tmp_path: Path
-) -> None:
-    service, new = keyed.app.state.service, "n" * 32  # type: ignore[attr-defined]
-    for text in (hash_key(new, "new"), "", "broken", "# nobody"):
-        (tmp_path / "keys.txt").write_text(text)
-        reload_keys(service)
-        assert keyed.get("/v1/model", headers={"X-API-Key": new}).status_code == 200
-        assert keyed.get("/v1/model", headers={"X-API-Key": KEY}).status_code == 401
-        assert keyed.get("/v1/model").status_code == 401
 
 
 # What every request passes

@@ -39,7 +39,6 @@ PAGE = PACKAGE / "service" / "page"
 SAMPLE = PACKAGE.parents[1] / "data" / "sample" / "photos"
 KEY = "a-key-of-at-least-24-characters"
 SHOP_KEY = "another-key-of-24-characters-or-more"
-SHOP = {"X-API-Key": SHOP_KEY}
 SMALL = """() => [...document.querySelectorAll("a, button, select, summary, input, .button")]
   .filter((node) => node.getClientRects().length && !node.closest(".unseen, label:not(.button)"))
   .map((node) => [node.outerHTML.slice(0, 80), node.getBoundingClientRect()])
@@ -358,31 +357,6 @@ def test_a_refusal_is_told_in_the_services_own_words_and_names_are_never_markup(
     assert page.locator("img[src=x]").count() == 0
 
 
-@pytest.mark.slow
-def test_a_key_is_asked_for_and_kept_for_this_tab(
-    open_page: Open, encode: Encode, model_file: Path, running: Running
-) -> None:
-    settings = Settings(model=model_file, threads=1, api_key_hashes=hash_key(KEY, "team"))
-    with running(create_app(settings)) as url:
-        page = open_page(f"{url}/?keyed")
-        page.wait_for_selector("#key-dialog[open]")
-        for unusable in ("密钥", "wrong-key-wrong-key-wrong-key"):
-            assert "A key is needed" in page.inner_text("#key-reason")
-            page.fill("#key", unusable)
-            page.click("#key-form button[value=use]")
-            page.wait_for_selector("#key-dialog[open]")
-        until(page, "document.getElementById('key-reason').textContent.includes('Unknown API key')")
-        page.fill("#key", KEY)
-        page.click("#key-form button[value=use]")
-        page.wait_for_selector("#intake:not([hidden])")
-        judge(page, ("cup.jpg", encode(red=True, size=(128, 96))))
-        assert page.evaluate("Object.values(sessionStorage)") == [KEY]
-        until(page, "document.getElementById('model').textContent.includes('test-1')")
-        until(page, "document.getElementById('decided').textContent !== ''")
-        assert KEY not in str(page.evaluate("Object.values(localStorage)"))
-        page.context.close()
-
-
 # Cases
 
 
@@ -390,21 +364,25 @@ def test_a_key_is_asked_for_and_kept_for_this_tab(
 def desk(model_file: Path, running: Running, tmp_path: Path) -> Iterator[str]:
     """A service with a store, a key for a person and one for the shop."""
     hashes = f"{hash_key(KEY, 'ana')} reviewer,{hash_key(SHOP_KEY, 'shop')}"
-    settings = Settings(
-        model=model_file,
-        threads=1,
-        api_key_hashes=hashes,
-        store=tmp_path / "store",
-        deadline=200,
-    )
-    with running(create_app(settings)) as url:
+    given: Any = {"model": model_file, "threads": 1, "store": tmp_path / "store", "deadline": 200}
+    with running(create_app(Settings(api_key_hashes=hashes, **given))) as url:
         yield url
 
 
-def post_claim(url: str, claim_id: str, photo: bytes, **fields: str) -> None:
-    files = [("photos", ("claim.jpg", photo)), ("listings", ("shop.jpg", sample("original")))]
-    data = {"keep": "true", "claim_id": claim_id, **fields}
-    answer = httpx.post(f"{url}/v1/claims", files=files, data=data, headers=SHOP, timeout=200)
+@pytest.fixture
+def shop(desk: str) -> Iterator[httpx.Client]:
+    """Calls that service with the shop's key."""
+    headers = {"X-API-Key": SHOP_KEY}
+    with httpx.Client(base_url=f"{desk}/v1", headers=headers, timeout=200) as client:
+        yield client
+
+
+def post_claim(shop: httpx.Client, claim_id: str, **fields: str) -> None:
+    """A claim with a painted copy of the listing photo."""
+    files = [("photos", ("claim.jpg", sample("pasted")))]
+    files.append(("listings", ("shop.jpg", sample("original"))))
+    data = {"keep": "true", "claim_id": claim_id, "product": "shoes", **fields}
+    answer = shop.post("/claims", files=files, data=data)
     assert answer.status_code == 200, answer.text
 
 
@@ -415,9 +393,32 @@ def sign_in(page: Page) -> None:
 
 
 @pytest.mark.slow
-def test_from_the_queue_to_a_decision_by_keyboard_alone(open_page: Open, desk: str) -> None:
+def test_a_key_is_asked_for_and_kept_for_this_tab(
+    open_page: Open, desk: str, encode: Encode
+) -> None:
+    page = open_page(f"{desk}/?keyed#new")
+    page.wait_for_selector("#key-dialog[open]")
+    for unusable in ("密钥", "wrong-key-wrong-key-wrong-key"):
+        assert "A key is needed" in page.inner_text("#key-reason")
+        page.fill("#key", unusable)
+        page.click("#key-form button[value=use]")
+        page.wait_for_selector("#key-dialog[open]")
+    until(page, "document.getElementById('key-reason').textContent.includes('Unknown API key')")
+    sign_in(page)
+    page.wait_for_selector("#intake:visible")
+    judge(page, ("cup.jpg", encode(red=True, size=(128, 96))))
+    assert page.evaluate("Object.values(sessionStorage)") == [KEY]
+    until(page, "document.getElementById('model').textContent.includes('test-1')")
+    until(page, "document.getElementById('decided').textContent !== ''")
+    assert KEY not in str(page.evaluate("Object.values(localStorage)"))
+
+
+@pytest.mark.slow
+def test_from_the_queue_to_a_decision_by_keyboard_alone(
+    open_page: Open, desk: str, shop: httpx.Client
+) -> None:
     for claim_id in ("A-1", "A-2"):
-        post_claim(desk, claim_id, sample("pasted"), amount="45", currency="CNY", product="shoes")
+        post_claim(shop, claim_id, amount="45", currency="CNY")
     page = open_page(f"{desk}/?keyed")
     sign_in(page)
     page.wait_for_selector("#cases a")
@@ -456,12 +457,11 @@ def test_from_the_queue_to_a_decision_by_keyboard_alone(open_page: Open, desk: s
 
 @pytest.mark.slow
 def test_a_buyer_takes_pictures_with_the_camera(
-    open_page: Open, desk: str, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, desk: str, shop: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realdamage.service.statements.FRAMES", 2)  # each is compared with all
-    post_claim(desk, "A-1", sample("pasted"), product="shoes")
-    links = f"{desk}/v1/claims/A-1/links"
-    link = httpx.post(links, json={"side": "buyer"}, headers=SHOP, timeout=60).json()
+    post_claim(shop, "A-1")
+    link = shop.post("/claims/A-1/links", json={"side": "buyer"}).json()
     page = open_page(f"{desk}/{link['path']}?keyed", width=390, permissions=["camera"])
     page.wait_for_selector("#statement:not([hidden])")
     assert len(page.inner_text("#nonce")) == 4
@@ -476,10 +476,9 @@ def test_a_buyer_takes_pictures_with_the_camera(
     page.wait_for_selector("#shoot:enabled")
     page.click("#send")
     page.wait_for_selector("#done:not([hidden])", timeout=100_000)
-    case = httpx.get(f"{desk}/v1/claims/A-1/case", headers=SHOP, timeout=60).json()
-    (said,) = case["statements"]
-    path = f"{desk}/v1/claims/A-1/files/statements/{said['folder']}/statement.json"
-    recapture = httpx.get(path, headers=SHOP, timeout=60).json()["recapture"]
+    (said,) = shop.get("/claims/A-1/case").json()["statements"]
+    path = f"/claims/A-1/files/statements/{said['folder']}/statement.json"
+    recapture = shop.get(path).json()["recapture"]
     facts = ("frames", "nonce_matches", "in_order", "product")
     assert [recapture[name] for name in facts] == [2, True, True, "unrelated"]
     page.reload()
@@ -528,9 +527,9 @@ def test_many_claims_from_a_zip_and_from_a_folder(
 
 @pytest.mark.slow
 def test_on_a_phone_nothing_is_too_small_or_too_wide(
-    open_page: Open, desk: str, encode: Encode
+    open_page: Open, desk: str, shop: httpx.Client, encode: Encode
 ) -> None:
-    post_claim(desk, "A-1", sample("pasted"), product="shoes", amount="12")
+    post_claim(shop, "A-1", amount="12")
     page = open_page(f"{desk}/?keyed", width=390, has_touch=True, is_mobile=True)
     sign_in(page)
     places = {"#queue": "#cases a", "#new": "#intake", "#batch": "#batch", "#claim/A-1": "#case h2"}

@@ -43,12 +43,12 @@ def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
 ) -> None:
     model = write_model(tmp_path / "red.onnx")
     server = start_process("--model", model)
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert server.client.get("/readyz").status_code == 200
     write_model(model, model_version="test-2")
     for event in ("model loaded", "model not reloaded"):
         server.process.send_signal(signal.SIGHUP)
         server.wait_for(event)
-        assert httpx.get(f"{server.url}/v1/model").json()["model_version"] == "test-2"
+        assert server.client.get("/v1/model").json()["model_version"] == "test-2"
         model.write_bytes(b"broken")
 
     head = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
@@ -61,18 +61,17 @@ def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
 
     def send() -> None:
         kind = {"content-type": "multipart/form-data; boundary=x"}
-        url = f"{server.url}/v1/photos"
-        answers.append(httpx.post(url, content=slowly(), headers=kind, timeout=30))
+        answers.append(server.client.post("/v1/photos", content=slowly(), headers=kind))
 
     caller = threading.Thread(target=send)
     caller.start()
     idle = "realdamage_upload_bytes 0.0"
-    wait_until(lambda: idle not in httpx.get(f"{server.url}/metrics").text)
+    wait_until(lambda: idle not in server.client.get("/metrics").text)
     server.process.send_signal(signal.SIGTERM)
 
     def is_closed() -> bool:
         try:
-            return not httpx.get(f"{server.url}/readyz").is_success
+            return not server.client.get("/readyz").is_success
         except httpx.HTTPError:
             return True
 
@@ -111,7 +110,7 @@ def test_stopping_does_not_wait_for_a_photo_that_never_ends(
 ) -> None:
     options = ("--model", model_file, "--workers", "1", "--deadline", "1")
     server = start_process(*options, program=("-c", STUCK))
-    refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
+    refused = server.client.post("/v1/photos", files={"photos": encode()})
     assert refusal(refused) == (504, "deadline")
     server.wait_for("stuck")
     server.process.send_signal(sent)
@@ -153,10 +152,9 @@ def test_callers_that_mean_no_good_are_hung_up_on(
                     if not connection.recv(4096):
                         break
         assert 0.3 < time.monotonic() - begun < 6
-    with httpx.Client() as client:
-        for _ in range(3):
-            assert client.get(f"{server.url}/healthz").status_code == 200
-            time.sleep(0.3)
+    for _ in range(3):
+        assert server.client.get("/healthz").status_code == 200
+        time.sleep(0.3)
 
 
 def all_of(connection: socket.socket) -> bytes:

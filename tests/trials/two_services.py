@@ -127,9 +127,9 @@ class Service:
         self.process = machine.serve(*options)
 
     def call(self, method: str, path: str, by: str = "shop", **options: Any) -> httpx.Response:
-        headers = {"X-API-Key": _KEYS[by]}
-        url = f"{self.process.url}/v1/{path}"
-        return httpx.request(method, url, headers=headers, timeout=self.timeout, **options)
+        options |= {"headers": {"X-API-Key": _KEYS[by]}, "timeout": self.timeout}
+        answer: httpx.Response = self.process.client.request(method, f"/v1/{path}", **options)
+        return answer
 
     def keep(self, claim_id: str, seed: int) -> httpx.Response:
         """Send a claim of one photo, to be kept."""
