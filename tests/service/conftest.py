@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,6 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.core.policy import Calibration, Policy
 from realdamage.core.tiles import PixelSpec
 from realdamage.service.app import create_app
 from realdamage.service.auth import hash_key
@@ -44,26 +44,9 @@ def processes_without_ocr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="session")
 def write_model(save_red_model: Callable[..., Path]) -> Callable[..., Path]:
-    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean
-    blue) / 16."""
-
-    def write(path: Path, t_synthetic: float = 1.0, model_version: str = "test-1") -> Path:
-        return save_red_model(
-            path,
-            pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=640),
-            calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
-            policy=Policy(
-                t_synthetic=t_synthetic,
-                t_real=-1.0,
-                fpr=0.01,
-                miss=0.05,
-                negatives="damaged",
-                photos={"real": 30},
-            ),
-            model_version=model_version,
-        )
-
-    return write
+    """`write_model(path, model_version="test-2")`: evidence = (mean red - mean blue) / 16."""
+    spec = PixelSpec(tile=32, patch=16, overlap=16, max_side=640)
+    return partial(save_red_model, pixel_spec=spec)
 
 
 @pytest.fixture(scope="session")

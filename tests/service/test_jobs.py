@@ -29,7 +29,7 @@ def held(function, name):
     def run(*given, **more):
         while Path(name).exists():
             Path(f"{name}-reached").touch()
-            time.sleep(0.01)
+            time.sleep(0.05)
         return function(*given, **more)
     return run
 

@@ -288,7 +288,7 @@ def test_a_model_is_replaced_and_a_broken_one_is_not(
         return verdict["outcome"], verdict["model_version"]
 
     assert outcome() == ("synthetic", "test-1")
-    write_model(path, t_synthetic=50.0, model_version="test-2")
+    write_model(path, policy=None, model_version="test-2")
     reload_model(service)
     assert outcome() == ("review", "test-2")
     path.write_bytes(path.read_bytes()[:-100])
