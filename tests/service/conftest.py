@@ -32,7 +32,7 @@ Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def processes_without_ocr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """As `without_ocr`, for the services that tests start as processes."""
     folder = tmp_path_factory.mktemp("site")

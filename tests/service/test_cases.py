@@ -215,7 +215,6 @@ def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(
         assert refusal(again) == (403, "same_person")
 
 
-@pytest.mark.databases
 def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     open_desk: Callable[..., Desk],
 ) -> None:

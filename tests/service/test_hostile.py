@@ -70,7 +70,7 @@ def test_any_bytes_are_refused_and_have_no_provenance_that_fails(data: bytes, he
 
 
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.sampled_from(STARTS), st.binary(max_size=300))
 def test_any_body_is_answered_with_a_reason(plain: TestClient, start: bytes, body: bytes) -> None:
@@ -155,7 +155,7 @@ def test_a_real_server_under_load_answers_everybody(
     server = start_process("--model", model_file)
     script = Path(__file__).parents[1] / "trials" / "locustfile.py"
     load = ("locust", "-f", str(script), "--headless", "--host", server.url, "--users", "6")
-    ending = ("--spawn-rate", "6", "--run-time", "4s", "--stop-timeout", "60")
+    ending = ("--spawn-rate", "6", "--run-time", "3s", "--stop-timeout", "60")
     done = subprocess.run(
         [sys.executable, "-m", *load, *ending, "--csv", str(tmp_path / "load")],
         capture_output=True,
