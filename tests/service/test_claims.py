@@ -24,7 +24,7 @@ from realdamage.service.store import ClaimStore
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
-SIZE = (640, 480)
+SIZE = (320, 240)
 
 
 def post(
