@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-CLAIMS = 4
+CLAIMS = 6
 
 
 @pytest.mark.slow

@@ -6,13 +6,12 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.datastructures import Headers
 
 from realdamage.errors import UsageError
 from realdamage.service.schemas import Refusal
-from realdamage.service.settings import TENANT, Settings
+from realdamage.service.settings import TENANT, Settings, read_lines
 
 SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
@@ -51,7 +50,8 @@ class KeyRing:
         lines = re.split(r"[,\n]", settings.api_key_hashes)
         places = [("REALDAMAGE_API_KEY_HASHES", line) for line in lines]
         if (path := settings.api_keys) is not None:
-            places += [(f"{path}:{number}", line) for number, line in enumerate(_lines(path), 1)]
+            lines = read_lines(path, "keys", "unreadable_keys")
+            places += [(f"{path}:{number}", line) for number, line in enumerate(lines, 1)]
         given = [(where, line.partition("#")[0]) for where, line in places]
         self.keys = [_parse(where, line) for where, line in given if line.strip()]
         if settings.has_keys and not self.keys:
@@ -106,14 +106,6 @@ def hash_key(key: str, name: str) -> str:
             code="short_key",
         )
     return f"{name} {hashlib.sha256(key.encode()).hexdigest()}"
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot read the keys: {why}", code="unreadable_keys") from error
 
 
 def _parse(where: str, line: str) -> ApiKey:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from realdamage.claims import Claim
@@ -153,7 +153,9 @@ class Cases:
             query = query.where(self._contains(text.strip()))
         with self._database.reading() as session:
             total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-            page = _ordered(query, order).limit(limit).offset(offset)
+            column = getattr(Case, order)
+            first = column if order == "deadline" else column.desc()
+            page = query.order_by(first, Case.claim_id).limit(limit).offset(offset)
             states = select(Case.state, func.count()).where(Case.state != JUDGING)
             counts = {row[0]: row[1] for row in session.execute(states.group_by(Case.state))}
             cases = [self._values(session, case) for case in session.scalars(page)]
@@ -393,11 +395,6 @@ def to_hundredths(amount: str) -> int:
 def money(hundredths: int) -> str:
     """An amount as a decimal number."""
     return f"{hundredths // 100}.{hundredths % 100:02}"
-
-
-def _ordered(query: Select[Any], order: Order) -> Select[Any]:
-    column = getattr(Case, order)
-    return query.order_by(column if order == "deadline" else column.desc(), Case.claim_id)
 
 
 def _decisions(session: Session, claim_id: str) -> list[Decision]:

@@ -185,6 +185,15 @@ class TenantSettings(BaseModel):
         return settings.model_copy(update={"webhooks": None, "exchange_key": None, **given})
 
 
+def read_lines(path: Path, what: str, code: str) -> list[str]:
+    """The lines of a file of `what`. Raises UsageError with this code."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot read the {what}: {why}", code=code) from error
+
+
 def read_tenants(path: Path) -> dict[str, TenantSettings]:
     """The tenants of a YAML file: for each name its values. Raises UsageError."""
     try:

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from realdamage.claims.database import Database, Delivery, now
 from realdamage.errors import UsageError
 from realdamage.service.metrics import Metrics, log_event
+from realdamage.service.settings import read_lines
 
 EventName = Literal["claim.judged", "claim.decided", "statement.received", "deadline.near"]
 EVENTS: tuple[EventName, ...] = get_args(EventName)
@@ -58,12 +59,8 @@ class Target(BaseModel):
 
 def read_targets(path: Path) -> list[Target]:
     """The lines URL SECRET [EVENT,EVENT…] of a file. Raises UsageError naming the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the webhooks: {error}", code="webhooks") from error
     targets = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, "webhooks", "webhooks"), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
