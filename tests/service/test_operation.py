@@ -251,7 +251,9 @@ def test_not_ready_before_a_model_is_loaded(model_file: Path) -> None:
     assert refusal(client.get("/v1/model")) == (503, "unavailable")
 
 
-def test_a_network_that_fails_is_a_503_and_no_crash(serve: Serve, encode: Encode) -> None:
+def test_a_network_that_fails_is_a_503_and_no_crash(
+    serve: Serve, encode: Encode, caplog: pytest.LogCaptureFixture
+) -> None:
     client = serve()
     shared = client.app.state.service.loaded_model().scorer  # type: ignore[attr-defined]
 
@@ -261,8 +263,14 @@ def test_a_network_that_fails_is_a_503_and_no_crash(serve: Serve, encode: Encode
 
         return fail
 
-    scorer, shared._scorer = shared._scorer, failing(ModelFileError("fails on tiles"))
-    assert refusal(post(client, encode())) == (503, "unavailable")
+    scorer, shared._scorer = shared._scorer, failing(ModelFileError("/srv/m.onnx fails"))
+    with caplog.at_level(logging.ERROR, "realdamage.service"):
+        refused = post(client, encode())
+    assert refusal(refused) == (503, "unavailable")
+    assert "/srv" not in refused.text, "for the log, not for the caller"
+    fields = caplog.records[-1].fields  # type: ignore[attr-defined]
+    assert "/srv/m.onnx" in fields["reason"]
+    assert fields["request_id"] == refused.json()["error"]["request_id"]
     shared._scorer = failing(RuntimeError("mug.jpg"))
     refused = post(client, encode())
     assert refusal(refused) == (500, "internal")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from PIL import Image
 
 from realdamage.claims.database import Database
 from realdamage.data.readers import read_dataset
-from realdamage.errors import RealDamageError
 from realdamage.files import FORMULA
 from realdamage.service.auth import hash_key
 from realdamage.service.reviews import (
@@ -217,23 +215,3 @@ def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path
     assert not any(value.startswith(FORMULA) for row in rows for value in row.values())
     assert list(found["kind"]) == ["", "damaged"] * 4 + [""]
     assert list(found["file_name"])[-1] == "杯.jpg"
-
-
-def test_a_full_disk_is_told_to_the_log_and_not_to_the_caller(
-    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = serve(store=tmp_path / "store")
-    client.app.state.service.judged.add(ONE)  # type: ignore[attr-defined]
-
-    def full(database: Database) -> Any:
-        raise RealDamageError(f"{tmp_path}: the database is full")
-
-    monkeypatch.setattr(Database, "transaction", full)
-    with caplog.at_level(logging.ERROR, "realdamage.service"):
-        answer = client.post("/v1/reviews", json={"photo_sha256": ONE, "decision": "real"})
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (503, "unavailable")
-    assert str(tmp_path) not in answer.text
-    fields = caplog.records[-1].fields  # type: ignore[attr-defined]
-    assert "full" in fields["reason"]
-    assert fields["request_id"] == error["request_id"]
