@@ -4,13 +4,11 @@ callers, compared with one-by-one calls of the wrapper. Photos of 640×480, one 
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
-import threading
+import runpy
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -32,17 +30,11 @@ def photo(measures: bool, photo_factory: Callable[[int, int, int], np.ndarray]) 
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", "--deadline", "300"]
-    command += ["--threads", str(THREADS)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if (event := json.loads(line))["event"] == "listening":
-                break
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield int(event["url"].rpartition(":")[2])
-        server.terminate()
+def url() -> Iterator[str]:
+    process = runpy.run_path(str(Path(__file__).parents[1] / "serving.py"))["Process"]
+    server = process("--deadline", "300", "--threads", str(THREADS))
+    yield server.url
+    server.kill()
 
 
 def post(client: httpx.Client, photo: bytes) -> float:
@@ -60,7 +52,7 @@ def test_callers_at_once(
     benchmark: BenchmarkFixture,
     report: Report,
     measures: bool,
-    port: int,
+    url: str,
     photo: bytes,
     clients: int,
 ) -> None:
@@ -68,7 +60,7 @@ def test_callers_at_once(
     clients = clients if measures else min(clients, 2)
 
     def call(_: int) -> list[float]:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
+        with httpx.Client(base_url=url, timeout=300) as client:
             return [post(client, photo) for _ in range(each)]
 
     def all_at_once() -> tuple[float, list[float]]:

@@ -30,32 +30,25 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_parts_hold_the_verdicts_of_the_wrapper_in_order(
-    model: Judge, photos: Photos, tmp_path: Path
+def test_parts_hold_the_verdicts_of_the_wrapper_in_order_and_bad_photos_as_rows(
+    model: Judge, photos: Photos, rows: Rows, tmp_path: Path
 ) -> None:
-    names, out = photos(5), tmp_path / "out.parquet"
+    good, out = photos(4), tmp_path / "out.parquet"
+    Path(good[3]).write_bytes(b"")
+    names = [*good, str(tmp_path / "none.jpg")]
     done = score(names, out, judge=model, part_size=2)
     assert (done.photos, done.judged) == (5, 5)
     assert files(out) == ["_run.json", *(f"part-{n:06d}.parquet" for n in range(3))]
     table = read_predictions(out)
     assert table["file_name"].tolist() == names
-    expected = [Detector(model.model).predict(name) for name in names]
-    assert table["score"].tolist() == [one.score for one in expected]
-    assert table["outcome"].tolist() == [one.outcome for one in expected]
-    assert table["fine_detail"].tolist() == [one.quality.fine_detail for one in expected]
-    assert len(set(table["score"])) == 5
-
-
-def test_bad_photos_are_rows_with_their_code(
-    model: Judge, photos: Photos, rows: Rows, tmp_path: Path
-) -> None:
-    names = photos(2)
-    Path(names[0]).write_bytes(b"")
-    score([*names, str(tmp_path / "none.jpg")], tmp_path / "out", judge=model)
-    table = rows(tmp_path / "out")
-    assert table["error"].tolist() == ["empty_file", "", "no_such_photo"]
-    assert table["reasons"].tolist()[::2] == ["unreadable"] * 2
-    assert table["score"].isna().tolist() == [True, False, True]
+    expected = [Detector(model.model).predict(name) for name in good[:3]]
+    assert table["score"].tolist()[:3] == [one.score for one in expected]
+    assert table["outcome"].tolist()[:3] == [one.outcome for one in expected]
+    assert table["fine_detail"].tolist()[:3] == [one.quality.fine_detail for one in expected]
+    assert len(set(table["score"][:3])) == 3
+    assert table["score"][3:].isna().all()
+    assert rows(out)["error"].tolist() == ["", "", "", "empty_file", "no_such_photo"]
+    assert table["reasons"].tolist()[3:] == ["unreadable"] * 2
 
 
 def test_parts_that_are_there_are_not_computed_again(

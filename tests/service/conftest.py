@@ -4,13 +4,17 @@ them."""
 from __future__ import annotations
 
 import io
+import os
+import runpy
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,9 +22,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.core.policy import Calibration, Policy
 from realdamage.core.tiles import PixelSpec
 from realdamage.service.app import create_app
+from realdamage.service.auth import hash_key
 from realdamage.service.routes import Service
 from realdamage.service.settings import Settings
 
@@ -28,28 +32,21 @@ Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def processes_without_ocr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """As `without_ocr`, for the services that tests start as processes."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['rapidocr'] = None\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(scope="session")
 def write_model(save_red_model: Callable[..., Path]) -> Callable[..., Path]:
-    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean
-    blue) / 16."""
-
-    def write(path: Path, t_synthetic: float = 1.0, model_version: str = "test-1") -> Path:
-        return save_red_model(
-            path,
-            pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=640),
-            calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
-            policy=Policy(
-                t_synthetic=t_synthetic,
-                t_real=-1.0,
-                fpr=0.01,
-                miss=0.05,
-                negatives="damaged",
-                photos={"real": 30},
-            ),
-            model_version=model_version,
-        )
-
-    return write
+    """`write_model(path, model_version="test-2")`: evidence = (mean red - mean blue) / 16."""
+    spec = PixelSpec(tile=32, patch=16, overlap=16, max_side=640)
+    return partial(save_red_model, pixel_spec=spec)
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +92,66 @@ def encode() -> Encode:
         return data.getvalue()
 
     return make
+
+
+class Shop:
+    """A service with a store, called with the key of each name, or without keys."""
+
+    def __init__(self, client: TestClient, encode: Encode, names: tuple[str, ...]) -> None:
+        self.client, self._encode = client, encode
+        self.keys = {name: _key(name) for name in names}
+        self.service: Service = client.app.state.service  # type: ignore[attr-defined]
+
+    def call(self, method: str, path: str, by: str = "shop", **options: Any) -> Any:
+        """path: below /v1, or whole. by: whose key; without one where nobody has that name."""
+        headers = {"X-API-Key": self.keys[by]} if by in self.keys else {}
+        path = path if path.startswith("/") else f"/v1/{path}"
+        return self.client.request(method, path, headers=headers, **options)
+
+    def claim(self, claim_id: str, by: str = "shop", *, seed: int = 0, **fields: str) -> Any:
+        """The answer to a claim of one photo, which is kept."""
+        data = {"keep": "true", "claim_id": claim_id, **fields}
+        return self.call("POST", "claims", by, files=self.photos(seed), data=data)
+
+    def photos(self, *seeds: int, field: str = "photos") -> list[tuple[str, tuple[str, bytes]]]:
+        """Files of a form; nearly without noise, so that comparisons find little to do."""
+        photos = [self._encode(size=(320, 240), noise=1, seed=seed) for seed in seeds]
+        return [(field, (f"{seed}.jpg", one)) for seed, one in zip(seeds, photos, strict=True)]
+
+
+def _key(name: str) -> str:
+    return f"{name}-" + "k" * 32
+
+
+@pytest.fixture
+def open_shop(
+    serve: Serve, encode: Encode, tmp_path: Path, database_url: str
+) -> Callable[..., Shop]:
+    """`open_shop(roles={"shop": "", "ana": "reviewer"}, …)`: a `Shop` with these keys, and with
+    these settings."""
+
+    def start(roles: Mapping[str, str] = MappingProxyType({}), **settings: Any) -> Shop:
+        lines = [f"{hash_key(_key(name), name)} {role}" for name, role in roles.items()]
+        place = {"store": tmp_path / "store", "database": database_url}
+        client = serve(api_key_hashes=",".join(lines), **{**place, **settings})
+        return Shop(client, encode, tuple(roles))
+
+    return start
+
+
+@pytest.fixture
+def start_process(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """`start_process("--model", …)`: a `Process` of tests/serving.py in an empty folder."""
+    process = runpy.run_path(str(Path(__file__).parents[1] / "serving.py"))["Process"]
+    with ExitStack() as stack:
+
+        def start(*options: object, **given: Any) -> Any:
+            (tmp_path / "cwd").mkdir(exist_ok=True)
+            started = process(*map(str, options), cwd=tmp_path / "cwd", **given)
+            stack.callback(started.kill)
+            return started
+
+        yield start
 
 
 @pytest.fixture(scope="session")

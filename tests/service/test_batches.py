@@ -54,23 +54,18 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_a_folder_is_a_claim_and_so_is_a_group_of_names(is_zip: bool) -> None:
+def test_a_folder_is_a_claim_and_so_is_a_group_of_names() -> None:
     unseen = ("__MACOSX/set/A-1/._1.jpg", "set/.DS_Store", "set/A-1/")
-    if is_zip:
-        found = of_zip(packed(dict.fromkeys([*NAMES, *unseen, "set/notes.txt"], b"x")))
-    else:
-        found = claims_in(BatchForm(photos=[Upload(name, b"x") for name in (*NAMES, unseen[1])]))
-    assert found == {
+    zipped = of_zip(packed(dict.fromkeys([*NAMES, *unseen, "set/notes.txt"], b"x")))
+    photos = BatchForm(photos=[Upload(name, b"x") for name in (*NAMES, unseen[1])])
+    assert zipped == claims_in(photos)
+    assert zipped == {
         "A-1": (["1.jpg", "2.jpg"], ["s.jpg"]),
         "订单2": (["x.png"], ["listing_1.png"]),
         "B": (["B_1.jpg", "B_2.jpg"], ["B_listing1.jpg"]),
         "single": (["single.webp"], []),
     }
-
-
-def test_a_name_of_chinese_windows_is_read() -> None:
-    gbk = "订单/照片.jpg".encode("gbk")
+    gbk = "订单/照片.jpg".encode("gbk")  # as Chinese Windows writes it
     data = packed({"d" * len(gbk): b"x"}).replace(b"d" * len(gbk), gbk)
     assert of_zip(data) == {"订单": (["照片.jpg"], [])}
 
@@ -122,9 +117,7 @@ def understated() -> bytes:
     ("data", "code"),
     [
         (b"no zip at all", "archive_unreadable"),
-        (b"", "archive_unreadable"),
         (packed({}), "batch_empty"),
-        (packed({"../../A/1.jpg": b"x"}), "batch_path"),
         (packed({"A\\..\\..\\1.jpg": b"x"}), "batch_path"),
         (link(), "batch_path"),
         (encrypted(packed({"A/1.jpg": b"x"})), "archive_encrypted"),
@@ -181,6 +174,11 @@ def test_a_batch_becomes_cases(
         found = [client.get(one["url"]).json() for one in batch["claims"]]
         return {one["claim_id"]: one for one in found}
 
+    damaged = packed({"A/1.jpg": encode(), "B/1.jpg": b"content"}, zipfile.ZIP_STORED)
+    refused = client.post("/v1/batches", files=[("archive", ("a.zip", spoilt(damaged)))])
+    assert refused.json()["error"]["code"] == "archive_damaged"
+    assert client.get("/v1/claims").json()["total"] == 0, "all or nothing"
+    assert list((tmp_path / "store" / "jobs").iterdir()) == []
     batch = send(merchant="North Shop")
     assert batch["ignored"] == ["read.me"]
     wait_until(lambda: all(one["status"] != "running" for one in jobs(batch).values()))
@@ -197,14 +195,3 @@ def test_a_batch_becomes_cases(
     assert (empty.status_code, empty.json()["error"]["code"]) == (422, "missing_field")
     too_long = client.post("/v1/batches", content=b"", headers={"Content-Length": "9999999999"})
     assert too_long.status_code == 413
-
-
-def test_nothing_is_accepted_of_a_batch_with_one_damaged_photo(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
-    client = serve(store=tmp_path / "store")
-    zipped = packed({"A/1.jpg": encode(), "B/1.jpg": b"content"}, zipfile.ZIP_STORED)
-    refused = client.post("/v1/batches", files=[("archive", ("a.zip", spoilt(zipped)))])
-    assert refused.json()["error"]["code"] == "archive_damaged"
-    assert client.get("/v1/claims").json()["total"] == 0
-    assert list((tmp_path / "store" / "jobs").iterdir()) == []

@@ -24,7 +24,7 @@ from realdamage.service.store import ClaimStore
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
-SIZE = (640, 480)
+SIZE = (320, 240)
 
 
 def post(
@@ -111,6 +111,8 @@ def test_requests_that_are_refused(serve: Serve, encode: Encode) -> None:
         (post(client, [photo], text="x" * 20_001), 422, "invalid_field"),
         (post(client, [photo], text="x" * 70_000), 413, "too_large"),
         (post(client, [photo] * too_many), 413, "too_many_photos"),
+        (client.get("/v1/claims"), 404, "not_found"),
+        (client.post("/v1/batches", files=[("photos", ("A/1.jpg", b"x"))]), 404, "not_found"),
     ]
     for response, status, code in cases:
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
@@ -142,6 +144,8 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(
 
     again = post(client, [photo], keep="true", claim_id="R-2")
     assert (again.status_code, again.json()["error"]["code"]) == (409, "claim_exists")
+    lost = post(client, [photo], later="true")
+    assert (lost.status_code, lost.json()["error"]["code"]) == (422, "invalid_field")
     assert client.delete("/v1/claims/R-2").json() == {"deleted": "R-2"}
     for path in ("/v1/claims/R-2", "/v1/claims/R-2/evidence.html"):
         assert client.get(path).status_code == 404

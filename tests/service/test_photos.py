@@ -90,7 +90,7 @@ def test_a_broken_photo_fails_alone(serve: Serve, encode: Encode) -> None:
     assert "100x100 is 10000 pixels, at most 6144" in results[4]["error"]["message"]
 
 
-def test_fields_that_are_missing_unknown_or_wrong(serve: Serve, encode: Encode) -> None:
+def test_fields_and_bodies_that_are_missing_unknown_or_wrong(serve: Serve, encode: Encode) -> None:
     client, photo = serve(), files(encode())
 
     def post(sent: Any, **data: str) -> Any:
@@ -106,10 +106,6 @@ def test_fields_that_are_missing_unknown_or_wrong(serve: Serve, encode: Encode) 
     refused(post([*photo, *[("prior", (None, b"0.1"))] * 2]), 422, "invalid_field")
     long_name = [("photos", ("a" * 9000, b"x"))]
     refused(post(long_name), 400, "malformed")
-
-
-def test_bodies_that_are_no_form(serve: Serve, encode: Encode) -> None:
-    client = serve()
     refused(client.post("/v1/photos", content=encode()), 415, "not_multipart")
     for body, kind in ((b"--x", "multipart/form-data"), (HEAD + b"ha", FORM)):
         response = client.post("/v1/photos", content=body, headers={"content-type": kind})
@@ -160,7 +156,8 @@ def drive(
 
 
 def test_a_body_is_refused_while_it_comes(serve: Serve) -> None:
-    """An endless body is read as far as the limit, whatever its headers say."""
+    """An endless body is read as far as the limit, whatever its headers say; a slow one, until the
+    deadline."""
     client = serve(max_body_bytes=100_000, max_photo_bytes=60_000)
     endless = itertools.chain([HEAD], itertools.repeat(bytes(10_000)))
     taken, status, error = drive(client, endless)
@@ -172,13 +169,10 @@ def test_a_body_is_refused_while_it_comes(serve: Serve) -> None:
     assert taken == 11, "three photos of 30,000 bytes, and the fourth passes the limit"
     taken, status, _ = drive(client, itertools.repeat(b"x"), content_length="100001")
     assert (taken, status) == (0, 413)
-
-
-def test_a_body_that_comes_too_slowly(serve: Serve) -> None:
-    client = serve(deadline=0.1)
-    taken, status, error = drive(client, iter([HEAD, b"abc"]))
+    slow = serve(deadline=0.1)
+    taken, status, error = drive(slow, iter([HEAD, b"abc"]))
     assert (taken, status, error["code"]) == (2, 408, "slow_upload")
-    assert "realdamage_upload_bytes 0.0" in client.get("/metrics").text
+    assert "realdamage_upload_bytes 0.0" in slow.get("/metrics").text
 
 
 def test_nothing_is_written_to_the_disk(

@@ -50,7 +50,7 @@ class Receiver:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
 
 @pytest.fixture
@@ -80,6 +80,9 @@ def add(hooks: Webhooks, event: Any, claim_id: str = "A") -> None:
 def test_an_event_is_signed_and_goes_to_those_who_want_it(
     hooks: Webhooks, receivers: tuple[Receiver, Receiver]
 ) -> None:
+    with suppress(ZeroDivisionError), hooks._database.transaction() as session:
+        hooks.add(session, "claim.judged", "B")
+        raise ZeroDivisionError  # so the change was not made
     add(hooks, "claim.judged")
     assert [hooks.deliver(target) for target in hooks.targets] == [1, 0]
     ((values, body, signature),) = receivers[0].seen
@@ -91,21 +94,11 @@ def test_an_event_is_signed_and_goes_to_those_who_want_it(
     assert hooks.listing("delivered", 10)["counts"] == {"delivered": 1}
 
 
-def test_nothing_is_sent_for_a_change_that_was_not_made(hooks: Webhooks) -> None:
-    with suppress(ZeroDivisionError), hooks._database.transaction() as session:
-        hooks.add(session, "claim.judged", "A")
-        raise ZeroDivisionError
-    assert hooks.deliver(hooks.targets[0]) == 0
-
-
-@pytest.mark.parametrize("status", [500, 302])
 def test_a_failure_is_tried_again_and_given_up_in_sight(
-    status: int,
-    hooks: Webhooks,
-    receivers: tuple[Receiver, Receiver],
-    monkeypatch: pytest.MonkeyPatch,
+    hooks: Webhooks, receivers: tuple[Receiver, Receiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    receivers[0].status = status
+    """A redirect is a failure as well: it leads to an address that is not listed."""
+    receivers[0].status = 302
     add(hooks, "claim.judged")
     target, start = hooks.targets[0], time.time()
     waits = []
@@ -120,7 +113,7 @@ def test_a_failure_is_tried_again_and_given_up_in_sight(
     assert waits[1] > waits[0] > 30, "with growing waits"
     assert len(receivers[0].seen) == webhooks._ATTEMPTS
     (dead,) = hooks.listing("dead", 10)["deliveries"]
-    assert dead["error"] == f"HTTP {status}"
+    assert dead["error"] == "HTTP 302"
     assert not hooks.retry(dead["id"] + 1)
     receivers[0].status = 204
     assert hooks.retry(dead["id"])
@@ -140,8 +133,12 @@ def test_a_delivery_whose_sender_was_killed_comes_again_marked(
 
 
 def test_a_target_that_hangs_delays_no_other(
-    hooks: Webhooks, receivers: tuple[Receiver, Receiver], wait_until: Callable[..., None]
+    hooks: Webhooks,
+    receivers: tuple[Receiver, Receiver],
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(webhooks, "_POLL_S", 0.05)
     receivers[0].gate.clear()
     add(hooks, "claim.decided")
     hooks.start()
@@ -153,18 +150,15 @@ def test_a_target_that_hangs_delays_no_other(
     hooks.stop()
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_only_listed_targets_with_a_secret_are_called(tmp_path: Path) -> None:
+    path = tmp_path / "webhooks.txt"
+    for line in (
         f"http://example.com/ {SECRET}",
         "https://example.com/ short",
         f"https://example.com/ {SECRET} claim.unheard",
-    ],
-)
-def test_only_listed_targets_with_a_secret_are_called(line: str, tmp_path: Path) -> None:
-    path = tmp_path / "webhooks.txt"
-    path.write_text(f"\n{line}\n")
-    with pytest.raises(UsageError, match=r"webhooks\.txt:2") as caught:
-        read_targets(path)
-    assert caught.value.code == "webhooks"
-    assert SECRET not in str(caught.value)
+    ):
+        path.write_text(f"\n{line}\n")
+        with pytest.raises(UsageError, match=r"webhooks\.txt:2") as caught:
+            read_targets(path)
+        assert caught.value.code == "webhooks"
+        assert SECRET not in str(caught.value)
