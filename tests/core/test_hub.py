@@ -1,12 +1,9 @@
 """Models in folders laid out as on the Hugging Face Hub, and on a stubbed Hub."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -22,16 +19,16 @@ THREE = ["README.md", "config.json", "model.onnx"]
 
 
 @pytest.fixture
-def detector(write_red_model: Models) -> Detector:
+def detector(write_red_model):
     return Detector(write_red_model(metrics={"auroc": 0.75, "tpr_at_fpr_1": None}))
 
 
-def front_matter(folder: Path) -> tuple[dict[str, Any], str]:
+def front_matter(folder):
     _, front, text = (folder / "README.md").read_text("utf-8").split("---\n", 2)
     return yaml.safe_load(front), text
 
 
-def test_a_saved_folder_is_loaded_again(detector: Detector, tmp_path: Path) -> None:
+def test_a_saved_folder_is_loaded_again(detector, tmp_path):
     assert detector.path is not None
     folder = detector.save_pretrained(tmp_path / "saved", licence="Apache-2.0")
     assert sorted(path.name for path in folder.iterdir()) == THREE
@@ -61,10 +58,10 @@ def test_a_saved_folder_is_loaded_again(detector: Detector, tmp_path: Path) -> N
         (folder / name).write_text(before)
 
 
-def test_a_download(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download(detector, monkeypatch):
     asked = []
 
-    def download(*words: str, revision: str | None) -> str:
+    def download(*words, revision):
         asked.append((*words, revision))
         if revision is None:
             raise OSError("no network")
@@ -79,7 +76,7 @@ def test_a_download(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None
     assert caught.value.code == "download_failed"
 
 
-def test_an_upload(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload(detector, tmp_path, monkeypatch):
     hub = Mock()
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     detector.save_pretrained(tmp_path, push_to_hub=True, repo_id="user/model", private=True)
@@ -95,9 +92,7 @@ def test_an_upload(detector: Detector, tmp_path: Path, monkeypatch: pytest.Monke
         detector.save_pretrained(tmp_path, push_to_hub=True)
 
 
-def test_what_cannot_be_saved_or_loaded(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_saved_or_loaded(detector, tmp_path, monkeypatch):
     for source, code in ((tmp_path, "no_model_in_folder"), (tmp_path / "a/b", "no_such_folder")):
         with pytest.raises(MissingModelError) as caught:
             Detector.from_pretrained(source)

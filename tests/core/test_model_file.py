@@ -1,17 +1,13 @@
 """A model file describes itself; one that was damaged or changed is refused; files are whole or
 absent."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import onnx
@@ -22,7 +18,6 @@ from hypothesis import strategies as st
 from realdamage.core.detector import PACKAGED_MODEL, Detector
 from realdamage.core.model_file import (
     FORMAT_VERSION,
-    ModelMetadata,
     graph_sha256,
     read_model_file,
     split_metadata,
@@ -32,13 +27,10 @@ from realdamage.core.model_file import (
 from realdamage.errors import MissingModelError, ModelFileError, RealDamageError
 from realdamage.files import write_atomically
 
-Models = Callable[..., Path]
 SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "photos"
 
 
-def test_the_round_trip(
-    red_metadata: ModelMetadata, write_red_model: Models, red_network: bytes
-) -> None:
+def test_the_round_trip(red_metadata, write_red_model, red_network):
     path = write_red_model()
     data, again, digest = read_model_file(path)
     assert again == red_metadata
@@ -50,11 +42,11 @@ def test_the_round_trip(
 
 
 @pytest.fixture
-def written(write_red_model: Models) -> bytes:
+def written(write_red_model):
     return write_red_model().read_bytes()
 
 
-def edit(path: Path, change: Callable[[dict[str, Any]], object], *, sign: bool = False) -> None:
+def edit(path, change, *, sign=False):
     """Change the metadata; sign: with a new digest, as another version would write them."""
     data = path.read_bytes()
     values = json.loads(split_metadata(data)[1]["realdamage"])
@@ -67,8 +59,8 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object], *, sign: bool =
     path.write_bytes(with_metadata(data, {"realdamage": json.dumps(values)}))
 
 
-def test_older_files_are_read(red_metadata: ModelMetadata, write_red_model: Models) -> None:
-    def older(values: dict[str, Any]) -> None:
+def test_older_files_are_read(red_metadata, write_red_model):
+    def older(values):
         del values["policy"]["worst_source"], values["policy"]["gate"]
         del values["calibration"]["knots"]
 
@@ -91,9 +83,7 @@ def test_older_files_are_read(red_metadata: ModelMetadata, write_red_model: Mode
         (lambda values: values.update(labels=["real", 1]), r"labels\[1\]: expected str"),
     ],
 )
-def test_changed_metadata_are_refused(
-    write_red_model: Models, change: Callable[[dict[str, Any]], object], found: str
-) -> None:
+def test_changed_metadata_are_refused(write_red_model, change, found):
     path = write_red_model()
     edit(path, change)
     with pytest.raises(ModelFileError, match=r"red\.onnx: ") as caught:
@@ -101,7 +91,7 @@ def test_changed_metadata_are_refused(
     assert found == caught.value.code or caught.match(found)
 
 
-def test_other_metadata_are_refused(tmp_path: Path, red_network: bytes) -> None:
+def test_other_metadata_are_refused(tmp_path, red_network):
     path = tmp_path / "model.onnx"
     for key, text in (
         ("author", "somebody"),
@@ -117,9 +107,7 @@ def test_other_metadata_are_refused(tmp_path: Path, red_network: bytes) -> None:
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_any_flipped_bit_and_any_cut_is_noticed(
-    data: st.DataObject, written: bytes, tmp_path: Path
-) -> None:
+def test_any_flipped_bit_and_any_cut_is_noticed(data, written, tmp_path):
     content = bytearray(written)
     position = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -131,9 +119,7 @@ def test_any_flipped_bit_and_any_cut_is_noticed(
         read_model_file(tmp_path / "red.onnx")
 
 
-def test_nothing_is_written_of_a_wrong_model(
-    write_red_model: Models, red_metadata: ModelMetadata, tmp_path: Path
-) -> None:
+def test_nothing_is_written_of_a_wrong_model(write_red_model, red_metadata, tmp_path):
     for metrics in ({"auroc": math.nan}, {"path": Path("x")}):
         with pytest.raises(ModelFileError):
             write_red_model(metrics=metrics)
@@ -147,7 +133,7 @@ def test_nothing_is_written_of_a_wrong_model(
 
 @given(entries=st.dictionaries(st.text(), st.text(max_size=300)))
 @settings(max_examples=30, deadline=None)
-def test_the_onnx_package_reads_what_we_write(entries: dict[str, str], red_network: bytes) -> None:
+def test_the_onnx_package_reads_what_we_write(entries, red_network):
     data = with_metadata(with_metadata(red_network, {"old": "1"}), entries)
     model = onnx.load_from_string(data)
     assert {entry.key: entry.value for entry in model.metadata_props} == entries
@@ -156,9 +142,7 @@ def test_the_onnx_package_reads_what_we_write(entries: dict[str, str], red_netwo
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
-def test_a_file_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
-) -> None:
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, fails):
     path = tmp_path / "new" / "folder" / "file.bin"
     write_atomically(path, b"old")
     write_atomically(str(path), b"new")
@@ -174,7 +158,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     assert caught.value.code == "cannot_write"
 
 
-def test_the_packaged_model_is_small_calibrated_and_accuses_no_photo_of_the_sample() -> None:
+def test_the_packaged_model_is_small_calibrated_and_accuses_no_photo_of_the_sample():
     data, metadata, _ = read_model_file(PACKAGED_MODEL)
     card = PACKAGED_MODEL.with_suffix(".md").read_text()
     assert len(data) <= 12e6

@@ -1,11 +1,7 @@
 """Tiles cover the whole photo at native resolution; evidence and scores are the same everywhere."""
 
-from __future__ import annotations
-
 import hashlib
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +16,12 @@ from realdamage.errors import ConfigError
 sides = st.integers(32, 260)
 
 
-def noise(height: int, width: int) -> np.ndarray:
+def noise(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> PixelSpec:
+def specs(draw):
     patch = draw(st.sampled_from([8, 14, 16]))
     side = draw(st.integers(1, 6))
     return PixelSpec(tile=side * patch, patch=patch, overlap=draw(st.integers(0, side - 1)) * patch)
@@ -33,7 +29,7 @@ def specs(draw: st.DrawFn) -> PixelSpec:
 
 @given(specs(), sides, sides)
 @settings(max_examples=30, deadline=None)
-def test_tiles_cover_the_photo_and_evidence_fits(spec: PixelSpec, height: int, width: int) -> None:
+def test_tiles_cover_the_photo_and_evidence_fits(spec, height, width):
     rgb = noise(height, width)
     tiles = cover(rgb, spec)
     rebuilt = np.full((tiles.grid[0] * spec.patch, tiles.grid[1] * spec.patch, 3), -1)
@@ -51,7 +47,7 @@ def test_tiles_cover_the_photo_and_evidence_fits(spec: PixelSpec, height: int, w
     assert np.allclose(assembled, truth, atol=1e-6)
 
 
-def test_padding_mirrors_the_photo() -> None:
+def test_padding_mirrors_the_photo():
     rgb = noise(40, 100)
     padded = pad_to_patches(rgb, PixelSpec(tile=64, patch=16, overlap=16))
     assert padded.shape == (64, 112, 3)
@@ -63,9 +59,7 @@ def test_padding_mirrors_the_photo() -> None:
     ("name", "size"),
     [("bilinear", (1000, 611, 519)), ("lanczos", (300, 901, 899)), ("box", (33, 1400, 64))],
 )
-def test_a_longer_photo_is_resized_to_pillows_own_pixels(
-    name: str, size: tuple[int, int, int]
-) -> None:
+def test_a_longer_photo_is_resized_to_pillows_own_pixels(name, size):
     height, width, max_side = size
     rgb = noise(height, width)
     limited = limit_side(rgb, PixelSpec(tile=32, overlap=16, max_side=max_side, filter=name))
@@ -76,7 +70,7 @@ def test_a_longer_photo_is_resized_to_pillows_own_pixels(
     assert limit_side(rgb, PixelSpec(max_side=1400)) is rgb
 
 
-def test_read_photo_keeps_the_upright_size_and_digests_the_bytes(tmp_path: Path) -> None:
+def test_read_photo_keeps_the_upright_size_and_digests_the_bytes(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "photo.png"
@@ -94,7 +88,7 @@ def test_read_photo_keeps_the_upright_size_and_digests_the_bytes(tmp_path: Path)
     assert wide.sha256 == read_photo(Image.fromarray(rgb), PixelSpec()).sha256
 
 
-def test_the_score_is_one_formula_in_numpy_and_torch() -> None:
+def test_the_score_is_one_formula_in_numpy_and_torch():
     logit, evidence = np.array([0.0, math.log(3)]), np.ones((2, 1, 2))
     assert log_mean_exp(logit, 1.0) == pytest.approx(math.log(2))
     assert log_mean_exp(np.array([1e4, 1e4 - 700.0]), 8.0) == pytest.approx(1e4 - math.log(2) / 8)
@@ -127,6 +121,6 @@ def test_the_score_is_one_formula_in_numpy_and_torch() -> None:
         (Pooling, "tile_sharpness", 0.0),
     ],
 )
-def test_values_out_of_range_are_refused(cls: type, key: str, value: Any) -> None:
+def test_values_out_of_range_are_refused(cls, key, value):
     with pytest.raises(ConfigError, match=f"{key}={value!r}"):
         cls(**{key: value})

@@ -1,7 +1,5 @@
 """A verdict travels as JSON; its regions and its picture show the heat where it is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -38,12 +36,12 @@ VERDICT = Verdict(
 )
 
 
-def same_but_heatmap(one: Verdict, other: Verdict) -> bool:
+def same_but_heatmap(one, other):
     names = [field.name for field in fields(Verdict) if field.name != "heatmap"]
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def test_json_round_trip() -> None:
+def test_json_round_trip():
     again = Verdict.from_json(VERDICT.to_json())
     assert same_but_heatmap(again, VERDICT)
     assert again.heatmap is not None
@@ -61,7 +59,7 @@ def test_json_round_trip() -> None:
     assert repr(VERDICT) == "Verdict('review', score=-0.12, probability=0.250, 2 regions, 140x75)"
 
 
-def test_real_verdicts_follow_the_schema(write_red_model: Models, blue_photo: Photos) -> None:
+def test_real_verdicts_follow_the_schema(write_red_model, blue_photo):
     jsonschema = pytest.importorskip("jsonschema")
     schema = Verdict.json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -76,9 +74,7 @@ def test_real_verdicts_follow_the_schema(write_red_model: Models, blue_photo: Ph
     assert not validator.is_valid(wrong)
 
 
-def test_a_verdict_is_saved_as_json_or_as_a_picture(
-    write_red_model: Models, blue_photo: Photos, tmp_path: Path
-) -> None:
+def test_a_verdict_is_saved_as_json_or_as_a_picture(write_red_model, blue_photo, tmp_path):
     rgb, path = blue_photo(160, 96, (32, 32, 96, 64)), tmp_path / "photo.png"
     Image.fromarray(rgb).save(path)
     detector = Detector(write_red_model())
@@ -100,7 +96,7 @@ def test_a_verdict_is_saved_as_json_or_as_a_picture(
         by_path.overlay()
 
 
-def heat(*rows: str) -> np.ndarray:
+def heat(*rows):
     """Digits are tenths of heat."""
     return np.array([[int(value) / 10 for value in row] for row in rows], dtype=np.float32)
 
@@ -121,21 +117,17 @@ def heat(*rows: str) -> np.ndarray:
         (("044444", "404444"), 10.0, (60, 20), []),  # cold
     ],
 )
-def test_regions(
-    rows: tuple[str, ...], cell: float, size: tuple[int, int], boxes: list[tuple[int, ...]]
-) -> None:
+def test_regions(rows, cell, size, boxes):
     assert [region.box for region in find_regions(heat(*rows), cell, size)] == boxes
 
 
-def test_at_most_twenty_regions() -> None:
+def test_at_most_twenty_regions():
     checkerboard = (np.indices((10, 10)).sum(axis=0) % 2).repeat(2, axis=0).repeat(3, axis=1)
     assert len(find_regions(checkerboard.astype(np.float32), 1.0, (30, 20))) == 20
 
 
 @pytest.mark.parametrize("size", [(640, 320), (33, 400)])
-def test_heat_and_boxes_lie_over_their_pixels(
-    write_red_model: Models, blue_photo: Photos, size: tuple[int, int]
-) -> None:
+def test_heat_and_boxes_lie_over_their_pixels(write_red_model, blue_photo, size):
     width, height = size
     rgb = blue_photo(width, height, (0, 0, width, height // 2))
     detector = Detector.load(write_red_model())

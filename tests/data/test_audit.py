@@ -1,38 +1,30 @@
 """A set that leaks its labels fails and names the leak; an honest one passes."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.audit import AuditReport, ShortcutTest, audit, read_exceptions
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.data.audit import audit, read_exceptions
+from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ManifestError
 
-Row = dict[str, str]
-PLAIN: Mapping[str, Any] = {"format": "JPEG", "quality": 90}
+PLAIN = {"format": "JPEG", "quality": 90}
 
 
 @cache
-def small_file(side: int, options: tuple[tuple[str, Any], ...]) -> bytes:
+def small_file(side, options):
     buffer = io.BytesIO()
     Image.new("RGB", (side, 48), (90, 120, 60)).save(buffer, **dict(options))
     return buffer.getvalue()
 
 
-def write_files(
-    root: Path, rows: Iterable[Row], save: Callable[[Row], Mapping[str, Any]] = lambda _: PLAIN
-) -> Manifest:
+def write_files(root, rows, save=lambda _: PLAIN):
     """Tiny photos, all of different bytes; `save` gives Pillow's options (and `side`) for a row."""
     root.mkdir(exist_ok=True)
     rows = [{"file_name": f"{index:04}.img", **row} for index, row in enumerate(rows)]
@@ -46,7 +38,7 @@ def write_files(
     return read_manifest(root)
 
 
-def pairs(n: int, **columns: Callable[[int, str], str]) -> list[Row]:
+def pairs(n, **columns):
     """`n` groups of a real and a synthetic photo; `columns`: by number of the group and label."""
     return [
         {
@@ -59,18 +51,18 @@ def pairs(n: int, **columns: Callable[[int, str], str]) -> list[Row]:
     ]
 
 
-def result(report: AuditReport, name: str, *, allowed: bool = False) -> ShortcutTest:
+def result(report, name, *, allowed=False):
     (found,) = (
         test for test in report.tests if test.name == name and bool(test.exception) == allowed
     )
     return found
 
 
-def problems(report: AuditReport) -> dict[str, list[tuple[str, ...]]]:
+def problems(report):
     return {problem.kind: [item.files for item in problem.items] for problem in report.problems}
 
 
-def test_edits_written_as_png_are_found_by_their_format(tmp_path: Path) -> None:
+def test_edits_written_as_png_are_found_by_their_format(tmp_path):
     manifest = write_files(
         tmp_path, pairs(40), lambda row: PLAIN if row["label"] == "real" else {"format": "PNG"}
     )
@@ -85,7 +77,7 @@ def test_edits_written_as_png_are_found_by_their_format(tmp_path: Path) -> None:
     assert [labels[name] for name in found.examples] == ["real"] * 4 + ["synthetic"] * 4
 
 
-def test_the_weight_of_a_file_is_reported_but_never_blocks(tmp_path: Path) -> None:
+def test_the_weight_of_a_file_is_reported_but_never_blocks(tmp_path):
     manifest = write_files(tmp_path, pairs(30))
     for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
         with (tmp_path / name).open("ab") as file:
@@ -98,19 +90,19 @@ def test_the_weight_of_a_file_is_reported_but_never_blocks(tmp_path: Path) -> No
     assert not report.failed_tests
 
 
-def source(index: int, label: str) -> str:
+def source(index, label):
     return f"shop{index % 3}" if label == "real" or index % 20 == 0 else "x"
 
 
-def damage(index: int, label: str) -> str:
+def damage(index, label):
     return "" if index % 2 else "torn" if label == "real" else "cracked"
 
 
-def painted(index: int, label: str) -> str:
+def painted(index, label):
     return DAMAGES[index % 10] if label == "synthetic" else ""
 
 
-def condition(index: int, label: str) -> str:
+def condition(index, label):
     """Of the original: what was painted is in the other column."""
     return "intact" if index < 40 else "unknown"
 
@@ -129,8 +121,8 @@ def condition(index: int, label: str) -> str:
     ],
 )
 def test_a_column_that_tells_the_classes_apart_fails_and_its_values_are_counted(
-    tmp_path: Path, name: str, rows: list[Row], tested: int, advice: str
-) -> None:
+    tmp_path, name, rows, tested, advice
+):
     report = audit(write_files(tmp_path, rows), quick=True)
     assert [test.name for test in report.failed_tests] == [name]
     found = result(report, name)
@@ -147,7 +139,7 @@ def test_a_column_that_tells_the_classes_apart_fails_and_its_values_are_counted(
 GENERATED = {"part": "generated", "test": "source", "reason": "no real photos"}
 
 
-def test_a_part_may_leak_when_somebody_says_why(tmp_path: Path) -> None:
+def test_a_part_may_leak_when_somebody_says_why(tmp_path):
     """Honest photos, and a part of generated ones whose source tells."""
     rows = [row | {"source": "shop", "part": "photos"} for row in pairs(30)]
     source = {"real": "web", "synthetic": "x"}
@@ -157,7 +149,7 @@ def test_a_part_may_leak_when_somebody_says_why(tmp_path: Path) -> None:
     ]
     manifest = write_files(tmp_path, rows)
 
-    def write(content: Any) -> None:
+    def write(content):
         (manifest.root / "audit_exceptions.json").write_text(json.dumps(content))
 
     write([GENERATED | {"part": "photos"}])  # excuses no other part
@@ -173,7 +165,7 @@ def test_a_part_may_leak_when_somebody_says_why(tmp_path: Path) -> None:
     assert said["verdict"] == "passed"
     assert said["tests"]["source"] == [0.5, 0.5, 0.5]
     assert said["exceptions"] == [{**GENERATED, "auroc": [1.0, 1.0, 1.0]}]
-    faulty: list[tuple[Any, str]] = [
+    faulty = [
         ([GENERATED | {"test": "sauce"}], "entry 1.*'sauce'.*container, source"),
         ([GENERATED | {"reason": " "}], "entry 1.*reason"),
         ([{"part": "generated", "test": "source"}], "reason"),
@@ -185,7 +177,7 @@ def test_a_part_may_leak_when_somebody_says_why(tmp_path: Path) -> None:
             read_exceptions(manifest)
 
 
-def test_one_label_alone_is_refused(tmp_path: Path) -> None:
+def test_one_label_alone_is_refused(tmp_path):
     manifest = write_files(tmp_path, [row for row in pairs(5) if row["label"] == "real"])
     with pytest.raises(ManifestError, match="5 real, 0 synthetic"):
         audit(manifest, quick=True)
@@ -193,28 +185,26 @@ def test_one_label_alone_is_refused(tmp_path: Path) -> None:
 
 class TestFiles:
     @pytest.fixture(scope="class")
-    def written(
-        self, write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-    ) -> Path:
+    def written(self, write_set, tmp_path_factory):
         # Too few photos to test for shortcuts, so that these tests are quick.
         return write_set(tmp_path_factory.mktemp("files") / "set", 6)
 
     @pytest.fixture
-    def root(self, written: Path, tmp_path: Path) -> Path:
+    def root(self, written, tmp_path):
         return shutil.copytree(written, tmp_path / "set")
 
-    def change(self, root: Path, **cells: tuple[str, str]) -> None:
+    def change(self, root, **cells):
         """`column=(file, value)`."""
         table = read_manifest(root, check_files=False).table
         for column, (name, value) in cells.items():
             table.loc[table["file_name"] == name, column] = value
         write_manifest(root, table)
 
-    def audit(self, root: Path, **options: Any) -> AuditReport:
+    def audit(self, root, **options):
         return audit(read_manifest(root, check_files=False), **{"workers": 1, **options})
 
     @pytest.mark.parametrize("quick", [True, False])
-    def test_an_unreadable_photo_fails_and_is_named(self, root: Path, quick: bool) -> None:
+    def test_an_unreadable_photo_fails_and_is_named(self, root, quick):
         (root / "photos/02_original.png").write_bytes(b"no picture")
         (root / "photos/03_damaged.png").unlink()
         report = self.audit(root, quick=quick)
@@ -225,7 +215,7 @@ class TestFiles:
         assert not any(test.measured for test in report.tests)  # too few photos
 
     @pytest.mark.parametrize("quick", [True, False])
-    def test_the_same_bytes_twice_and_a_group_in_two_splits(self, root: Path, quick: bool) -> None:
+    def test_the_same_bytes_twice_and_a_group_in_two_splits(self, root, quick):
         shutil.copy(root / "photos/00_original.png", root / "photos/01_damaged.png")
         report = self.audit(root, quick=quick)
         same = ("photos/00_original.png", "photos/01_damaged.png")
@@ -241,7 +231,7 @@ class TestFiles:
         assert "same bytes" in report.leaks[0]
         assert len(report.leaks) == 2
 
-    def test_look_alikes_in_two_splits_are_shown_once_a_group(self, root: Path) -> None:
+    def test_look_alikes_in_two_splits_are_shown_once_a_group(self, root):
         with Image.open(root / "photos/00_original.png") as image:
             image.save(root / "photos/01_damaged.png", compress_level=1)
             cropped = image.convert("RGB").crop((1, 1, image.width, image.height))
@@ -254,7 +244,7 @@ class TestFiles:
         assert problems(report)["near_duplicate"] == [alike]
         assert not report.failed  # a look-alike is for somebody to look at
 
-    def test_each_fault_of_a_mask(self, root: Path) -> None:
+    def test_each_fault_of_a_mask(self, root):
         names = ("02_ai_region", "03_ai_region")
         size = {name: Image.open(root / f"photos/{name}.png").size for name in names}
         (root / "masks/00_ai_region.png").unlink()

@@ -1,21 +1,10 @@
 """Degradations: within their bounds, the same for the same seed, and relative to the photo's
 size."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
-from realdamage.data.degradations import (
-    Blur,
-    Degradation,
-    Degradations,
-    Jpeg,
-    Noise,
-    Resize,
-    Sharpen,
-    Webp,
-)
+from realdamage.data.degradations import Blur, Degradations, Jpeg, Noise, Resize, Sharpen, Webp
 from realdamage.errors import ConfigError
 
 ALWAYS = Degradations(
@@ -35,12 +24,12 @@ ALWAYS = Degradations(
 )
 
 
-def drawn(degradations: Degradations, count: int = 200, epoch: int = 0) -> list[Degradation]:
+def drawn(degradations, count=200, epoch=0):
     rng = np.random.default_rng(0)
     return [degradations.draw(rng, epoch) for _ in range(count)]
 
 
-def test_every_draw_lies_within_its_bounds_and_reaches_across_them() -> None:
+def test_every_draw_lies_within_its_bounds_and_reaches_across_them():
     steps = [step for each in drawn(ALWAYS) for step in each.steps]
     reach = {
         (Resize, "scale"): ALWAYS.scale,
@@ -65,7 +54,7 @@ def test_every_draw_lies_within_its_bounds_and_reaches_across_them() -> None:
     assert {value for shift in shifted for value in shift} == set(range(8))
 
 
-def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory) -> None:
+def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory):
     """Blocks of a hard JPEG meet where the neighbours differ most."""
     photo = photo_factory(96, 96, 0)
     for shift in ((0, 0), (3, 6)):
@@ -77,14 +66,14 @@ def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory)
             assert np.argmax(starts) == -moved % 8
 
 
-def test_the_probability_is_a_share_of_the_crops_and_the_curriculum_starts_clean() -> None:
+def test_the_probability_is_a_share_of_the_crops_and_the_curriculum_starts_clean():
     share = drawn(Degradations(probability=0.5, jpeg=1.0, webp=0.0), 1000)
     assert abs(np.mean([each.steps != () for each in share]) - 0.5) < 0.05  # three deviations
     growing = Degradations(
         probability=1.0, jpeg=1.0, webp=0.0, quality=(50, 95), curriculum_epochs=4
     )
 
-    def qualities(epoch: int) -> list[int]:
+    def qualities(epoch):
         steps = [step for each in drawn(growing, 1000, epoch) for step in each.steps]
         return [step.quality for step in steps if isinstance(step, Jpeg)]
 
@@ -104,6 +93,6 @@ def test_the_probability_is_a_share_of_the_crops_and_the_curriculum_starts_clean
         ({"quality": (0, 90)}, "data.degradations.quality"),
     ],
 )
-def test_a_wrong_setting_is_named(settings: dict[str, object], key: str) -> None:
+def test_a_wrong_setting_is_named(settings, key):
     with pytest.raises(ConfigError, match="^" + key.replace(".", r"\.")):
         Degradations(**settings)

@@ -1,10 +1,5 @@
 """Photos of one thing share a group, whatever was done to the file; different things don't."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,10 +12,8 @@ from realdamage.data.duplicates import (
 )
 from realdamage.errors import PhotoError
 
-Factory = Callable[[int, int, int], np.ndarray]
 
-
-def test_saves_and_edits_of_a_scene_are_one_group(tmp_path: Path, photo_factory: Factory) -> None:
+def test_saves_and_edits_of_a_scene_are_one_group(tmp_path, photo_factory):
     scenes = [photo_factory(240, 320, seed) for seed in range(4)]
     a, b, c, d = (Image.fromarray(scene) for scene in scenes)
     a.save(tmp_path / "a.png")
@@ -38,7 +31,7 @@ def test_saves_and_edits_of_a_scene_are_one_group(tmp_path: Path, photo_factory:
     d.save(tmp_path / "d.jpg")
     paths = sorted(tmp_path.iterdir())
     found = duplicate_groups(perceptual_hashes(paths))
-    by_label: dict[int, str] = {}
+    by_label = {}
     for path, label in zip(paths, found.labels, strict=True):
         assert by_label.setdefault(int(label), path.name[0]) == path.name[0], path.name
     assert sorted(by_label.values()) == ["a", "b", "c", "d"]
@@ -46,7 +39,7 @@ def test_saves_and_edits_of_a_scene_are_one_group(tmp_path: Path, photo_factory:
 
 
 @pytest.mark.parametrize("surface", ["flat", "gradient"])
-def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
+def test_plain_surfaces_do_not_collapse_into_one_group(surface):
     rng = np.random.default_rng(5)
     images = []
     for index in range(30):
@@ -61,7 +54,7 @@ def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
         assert np.bincount(found.labels).max() == 1
 
 
-def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
+def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning():
     """Each photo differs from the next by 8 bits, so that a chain holds all 40 together."""
     thumbnail = np.full(768, 768**-0.5, np.float32)
     bits = np.zeros(256, np.bool_)
@@ -75,7 +68,7 @@ def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
     assert "sizes 40" in capped.warnings[0]
 
 
-def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path: Path) -> None:
+def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path):
     assert len(duplicate_groups([]).labels) == 0
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     with pytest.raises(PhotoError, match=r"broken\.jpg"):

@@ -1,13 +1,7 @@
 """Hugging Face's own library loads the folders that we write."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from realdamage.data.manifest import read_manifest, read_mask
@@ -16,13 +10,11 @@ from realdamage.data.manifest import read_manifest, read_mask
 IMAGES = {"file_name": "image", "mask_file_name": "mask"}
 
 
-def pixels(image: Image.Image) -> np.ndarray:
+def pixels(image):
     return np.asarray(image.convert("RGB"))
 
 
-def test_what_we_write_loads_with_photos_and_masks(
-    write_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_we_write_loads_with_photos_and_masks(write_set, tmp_path, monkeypatch):
     """Row by row: the pixels of photo and mask, and every other value of the file."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")

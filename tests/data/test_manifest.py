@@ -1,28 +1,21 @@
 """The manifest is read as it was written, and every breach of its contract is named."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
+from realdamage.data.manifest import read_manifest, read_mask, write_manifest
 from realdamage.data.vocabulary import KNOWN_COLUMNS
 from realdamage.errors import ManifestError, MissingManifestError
 
-WriteFolder = Callable[..., Path]
-
 
 @pytest.fixture
-def write_folder(tmp_path: Path) -> WriteFolder:
+def write_folder(tmp_path):
     """`write_folder(csv_text, files=(…))` writes metadata.csv and empty files, because reading a
     manifest opens none."""
 
-    def write(text: str | bytes, files: tuple[str, ...] = ("a.jpg", "b.jpg", "c.jpg")) -> Path:
+    def write(text, files=("a.jpg", "b.jpg", "c.jpg")):
         for name in files:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
@@ -32,7 +25,7 @@ def write_folder(tmp_path: Path) -> WriteFolder:
     return write
 
 
-def test_a_csv_is_read_as_text_and_what_follows_is_filled_in(write_folder: WriteFolder) -> None:
+def test_a_csv_is_read_as_text_and_what_follows_is_filled_in(write_folder):
     """It has a BOM, quotes, a blank line, columns of its own and one without a name."""
     text = (
         "\ufefffile_name,label,kind,condition,group,pair,camera,\r\n"
@@ -75,7 +68,7 @@ def test_a_csv_is_read_as_text_and_what_follows_is_filled_in(write_folder: Write
         (b"file_name,label\na.jpg,real\nb\xe9.jpg,real\n", "not UTF-8"),
     ],
 )
-def test_a_broken_rule_is_named(write_folder: WriteFolder, text: str | bytes, named: str) -> None:
+def test_a_broken_rule_is_named(write_folder, text, named):
     folder = write_folder(text, files=("a.jpg", "b.jpg", "c.jpg", "x/a.jpg"))
     with pytest.raises(ManifestError) as caught:
         read_manifest(folder)
@@ -83,7 +76,7 @@ def test_a_broken_rule_is_named(write_folder: WriteFolder, text: str | bytes, na
     assert str(folder / "metadata.csv") in str(caught.value)
 
 
-def test_a_path_without_a_manifest_says_what_to_do(tmp_path: Path) -> None:
+def test_a_path_without_a_manifest_says_what_to_do(tmp_path):
     (tmp_path / "photo.JPG").touch()
     with pytest.raises(ManifestError, match="file_name,label"):
         read_manifest(tmp_path)
@@ -93,7 +86,7 @@ def test_a_path_without_a_manifest_says_what_to_do(tmp_path: Path) -> None:
         read_manifest(tmp_path / "photo.JPG")
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back(tmp_path):
     table = pd.DataFrame(
         {
             "area": [0.25, np.nan],
@@ -119,7 +112,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert (again.digest() == back.digest()) == is_equal
 
 
-def test_a_table_that_breaks_the_contract_is_not_written(tmp_path: Path) -> None:
+def test_a_table_that_breaks_the_contract_is_not_written(tmp_path):
     with pytest.raises(ManifestError, match="row 2, column label: found 'fake'"):
         write_manifest(tmp_path, pd.DataFrame({"file_name": ["a.jpg"], "label": ["fake"]}))
     with pytest.raises(ManifestError, match="no rows"):
@@ -127,7 +120,7 @@ def test_a_table_that_breaks_the_contract_is_not_written(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
+def _with_mask(folder, mask):
     mask.save(folder / "m.png")
     names, masks = ["a.jpg", "b.jpg"], ["m.png", ""]
     table = pd.DataFrame({"file_name": names, "label": "synthetic", "mask_file_name": masks})
@@ -136,14 +129,14 @@ def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "RGB"])
-def test_a_mask_is_true_where_it_is_bright(tmp_path: Path, mode: str) -> None:
+def test_a_mask_is_true_where_it_is_bright(tmp_path, mode):
     expected = np.zeros((4, 6), dtype=bool)
     expected[1:3, 2:5] = True
     image = Image.fromarray(np.where(expected, 255, 0).astype(np.uint8)).convert(mode)
     np.testing.assert_array_equal(read_mask(_with_mask(tmp_path, image), 0, (4, 6)), expected)
 
 
-def test_a_mask_that_is_missing_unreadable_or_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_a_mask_that_is_missing_unreadable_or_does_not_fit_is_named(tmp_path):
     for mask, named in (
         (Image.new("L", (4, 6)), r"m\.png.*4×6 pixels.*'a\.jpg' is 6×4"),
         (Image.new("L", (6, 4), 1), "0 and 255"),

@@ -1,13 +1,9 @@
 """A set whose files leak the classes is saved again; then they no longer do. Rows are kept."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +13,9 @@ from PIL import Image, JpegImagePlugin
 from scipy import ndimage
 
 from realdamage.core.decode import decode
-from realdamage.data.audit import ShortcutTest, audit
-from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
-from realdamage.data.neutralise import NeutraliseSettings, Summary, neutralise
+from realdamage.data.audit import audit
+from realdamage.data.manifest import read_manifest, read_mask, write_manifest
+from realdamage.data.neutralise import NeutraliseSettings, neutralise
 from realdamage.errors import ManifestError, PhotoError
 
 RGB = npt.NDArray[np.uint8]
@@ -28,20 +24,18 @@ RGB = npt.NDArray[np.uint8]
 class Photos:
     """Writes a set, photo by photo."""
 
-    def __init__(self, root: Path, texture: RGB) -> None:
+    def __init__(self, root, texture):
         self.root, self.texture, self.rows = root, texture, list[dict[str, str]]()
         for folder in ("photos", "masks"):
             (root / folder).mkdir(parents=True)
 
-    def pixels(self, width: int, height: int) -> RGB:
+    def pixels(self, width, height):
         rng = np.random.default_rng(len(self.rows))
         moved = np.roll(self.texture, tuple(rng.integers(0, 400, 2)), axis=(0, 1))[:height, :width]
         lit = np.clip(moved.astype(np.int16) + rng.integers(-30, 31, 3), 0, 255)
         return np.asarray(lit.astype(np.uint8))
 
-    def add(
-        self, name: str, rgb: RGB, kind: str, mask: npt.NDArray[np.bool_] | None = None, **more: str
-    ) -> str:
+    def add(self, name, rgb, kind, mask=None, **more):
         """Real photos: JPEG of quality 75 with EXIF, by their name. Others: PNG."""
         image, path = Image.fromarray(rgb), self.root / f"photos/{name}"
         if name.endswith("jpg"):
@@ -58,7 +52,7 @@ class Photos:
         self.rows.append({**row, "mask_file_name": mask_name, **more})
         return row["file_name"]
 
-    def add_edit(self, original: str, place: tuple[slice, slice], **more: str) -> None:
+    def add_edit(self, original, place, **more):
         """A negative at that place of the original."""
         rgb = decode(self.root / original)
         mask = np.zeros(rgb.shape[:2], np.bool_)
@@ -67,22 +61,20 @@ class Photos:
         edit = np.where(mask[..., None], 255 - rgb, rgb)
         self.add(name, edit, "ai_region", mask, pair=original, **more)
 
-    def written(self) -> Manifest:
+    def written(self):
         write_manifest(self.root, pd.DataFrame(self.rows).fillna(""))
         return read_manifest(self.root)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_waiting_for_the_disk() -> Iterator[None]:
+def _no_waiting_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
 @pytest.fixture(scope="module")
-def leaky(
-    tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[[int, int, int], RGB]
-) -> Manifest:
+def leaky(tmp_path_factory, photo_factory):
     """62 photos: 24 reals, of each an edit, of every third an annotated copy, and 6 fakes of
     another size. Tests must not change it."""
     photos = Photos(tmp_path_factory.mktemp("leaky") / "set", photo_factory(400, 400, 5))
@@ -105,7 +97,7 @@ def leaky(
 
 
 @pytest.fixture(scope="module")
-def neutral(leaky: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def neutral(leaky, tmp_path_factory):
     """The leaky set saved again with the default settings; tests must not change it."""
     done = neutralise(leaky, tmp_path_factory.mktemp("neutral") / "set", workers=1)
     assert (done.sizes, done.dropped) == ({(166, 166): 62}, {})
@@ -113,7 +105,7 @@ def neutral(leaky: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manife
 
 
 @pytest.fixture
-def few(tmp_path: Path, photo_factory: Callable[[int, int, int], RGB]) -> Manifest:
+def few(tmp_path, photo_factory):
     """Six photos: three reals of 120x100 and, of each, an edit."""
     photos = Photos(tmp_path / "few", photo_factory(400, 400, 6))
     for index in range(3):
@@ -122,21 +114,21 @@ def few(tmp_path: Path, photo_factory: Callable[[int, int, int], RGB]) -> Manife
     return photos.written()
 
 
-def run(manifest: Manifest, out: Path, workers: int = 1, **settings: Any) -> Summary:
+def run(manifest, out, workers=1, **settings):
     return neutralise(manifest, out, NeutraliseSettings(**settings), workers=workers)
 
 
-def container(manifest: Manifest) -> ShortcutTest:
+def container(manifest):
     (found,) = (test for test in audit(manifest, quick=True).tests if test.name == "container")
     return found
 
 
-def contents(root: Path) -> dict[str, bytes]:
+def contents(root):
     files = (path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
-def test_the_files_are_plain_jpegs_and_tell_nothing(leaky: Manifest, neutral: Manifest) -> None:
+def test_the_files_are_plain_jpegs_and_tell_nothing(leaky, neutral):
     before, after = container(leaky), container(neutral)
     assert (before.failed, after.measured, after.failed) == (True, True, False)
     with Image.open(leaky.path(leaky.table["file_name"][0])) as image:
@@ -149,7 +141,7 @@ def test_the_files_are_plain_jpegs_and_tell_nothing(leaky: Manifest, neutral: Ma
             assert (image.quantization, JpegImagePlugin.get_sampling(image)) == of_reals
 
 
-def test_an_edit_is_cropped_and_saved_like_its_original(neutral: Manifest) -> None:
+def test_an_edit_is_cropped_and_saved_like_its_original(neutral):
     edits = np.flatnonzero(neutral.table["mask_file_name"] != "")
     assert len(edits) == 24
     for index in edits:
@@ -166,7 +158,7 @@ def test_an_edit_is_cropped_and_saved_like_its_original(neutral: Manifest) -> No
         assert apart[mask].mean() > 30
 
 
-def test_what_the_rows_say_is_kept_and_names_follow(leaky: Manifest, neutral: Manifest) -> None:
+def test_what_the_rows_say_is_kept_and_names_follow(leaky, neutral):
     old, new = leaky.table, neutral.table
     assert new["original_file_name"].tolist() == old["file_name"].tolist()
     same = ["label", "kind", "condition", "damage", "generator", "group", "split", "note", "part"]
@@ -180,8 +172,8 @@ def test_what_the_rows_say_is_kept_and_names_follow(leaky: Manifest, neutral: Ma
     assert neutral.path(exceptions).read_bytes() == leaky.path(exceptions).read_bytes()
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(few: Manifest, tmp_path: Path) -> None:
-    def stopping(steps: Any, total: int, description: str) -> Iterator[Any]:
+def test_an_interrupted_run_goes_on_to_the_same_bytes(few, tmp_path):
+    def stopping(steps, total, description):
         for step in steps:
             yield step
             if description == "groups":
@@ -195,7 +187,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(few: Manifest, tmp_path: P
     assert contents(tmp_path / "whole") == contents(tmp_path / "resumed")
 
 
-def test_halves_of_other_sizes_are_cut_never_resized(few: Manifest, tmp_path: Path) -> None:
+def test_halves_of_other_sizes_are_cut_never_resized(few, tmp_path):
     large = np.zeros((300, 320, 3), np.uint8)
     large[..., 0], large[..., 1] = np.mgrid[:300, :320] // 2  # the colour tells the place
     Image.fromarray(large).save(few.path("photos/1_edit.png"))
@@ -207,7 +199,7 @@ def test_halves_of_other_sizes_are_cut_never_resized(few: Manifest, tmp_path: Pa
     assert np.ptp(cropped[0, :, 1]) == pytest.approx(40, abs=4)
 
 
-def test_what_cannot_be_cropped_is_left_out_and_named(few: Manifest, tmp_path: Path) -> None:
+def test_what_cannot_be_cropped_is_left_out_and_named(few, tmp_path):
     """A pair with a small half, and an edit whose region lies outside of every crop."""
     Image.new("RGB", (60, 60)).save(few.path("photos/2.jpg"))
     mask = np.zeros((100, 120), np.uint8)
@@ -222,7 +214,7 @@ def test_what_cannot_be_cropped_is_left_out_and_named(few: Manifest, tmp_path: P
     assert not (tmp_path / "out/photos/000001_0_edit.jpg").exists()
 
 
-def test_sizes_that_a_class_cannot_give_are_refused(few: Manifest, tmp_path: Path) -> None:
+def test_sizes_that_a_class_cannot_give_are_refused(few, tmp_path):
     with pytest.raises(ManifestError, match=r"'photos/0\.jpg'.*120x100"):
         run(few, tmp_path / "out", sizes=[(512, 512)])
     for name in few.table["file_name"]:
@@ -231,7 +223,7 @@ def test_sizes_that_a_class_cannot_give_are_refused(few: Manifest, tmp_path: Pat
         run(few, tmp_path / "out")
 
 
-def test_a_small_crop_of_a_large_photo_holds_its_mask(tmp_path: Path) -> None:
+def test_a_small_crop_of_a_large_photo_holds_its_mask(tmp_path):
     large = Photos(tmp_path / "set", np.full((600, 600, 3), 90, np.uint8))
     for index in range(8):
         top, left = np.random.default_rng(index).integers(0, 560, 2)
@@ -245,7 +237,7 @@ def test_a_small_crop_of_a_large_photo_holds_its_mask(tmp_path: Path) -> None:
     assert np.mean(shares) > 0.5
 
 
-def test_an_unreadable_photo_stops_the_run(few: Manifest, tmp_path: Path) -> None:
+def test_an_unreadable_photo_stops_the_run(few, tmp_path):
     broken = few.path("photos/1.jpg")
     broken.write_bytes(broken.read_bytes()[:2000])  # the header is whole
     with pytest.raises(PhotoError, match=r"photos/1\.jpg"):
@@ -253,7 +245,7 @@ def test_an_unreadable_photo_stops_the_run(few: Manifest, tmp_path: Path) -> Non
     assert (tmp_path / "out/photos/000000_0.jpg").is_file()
 
 
-def test_without_a_real_jpeg_the_tables_have_a_fallback(few: Manifest, tmp_path: Path) -> None:
+def test_without_a_real_jpeg_the_tables_have_a_fallback(few, tmp_path):
     synthetic = few.subset(few.table["label"] == "synthetic")
     synthetic.table["pair"] = ""
     assert any("85-97" in note for note in run(synthetic, tmp_path / "out").notes)

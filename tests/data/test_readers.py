@@ -1,10 +1,5 @@
 """Every layout becomes the same kind of manifest; what fits none is named."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -19,14 +14,12 @@ from realdamage.data.readers import (
 from realdamage.data.vocabulary import KNOWN_COLUMNS
 from realdamage.errors import ConfigError, ManifestError, MissingManifestError
 
-Touch = Callable[..., Path]
-
 
 @pytest.fixture
-def touch(tmp_path: Path) -> Touch:
+def touch(tmp_path):
     """`touch(names…)` makes empty files in a folder, which it returns: no reader opens a photo."""
 
-    def make(*names: str) -> Path:
+    def make(*names):
         root = tmp_path / "set"
         root.mkdir(exist_ok=True)
         for name in names:
@@ -37,7 +30,7 @@ def touch(tmp_path: Path) -> Touch:
     return make
 
 
-def records(table: pd.DataFrame, *columns: str) -> list[tuple[str, ...]]:
+def records(table, *columns):
     return list(table[list(columns)].itertuples(index=False, name=None))
 
 
@@ -45,7 +38,7 @@ def records(table: pd.DataFrame, *columns: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_table_reads_the_same_from_both_forms(touch: Touch, suffix: str) -> None:
+def test_a_table_reads_the_same_from_both_forms(touch, suffix):
     root = touch("a.jpg", "x/b.jpg", "x/b_mask.png")
     rows = [
         {"file_name": "a.jpg", "label": "real", "area": None, "count": 3},
@@ -70,7 +63,7 @@ def test_a_table_reads_the_same_from_both_forms(touch: Touch, suffix: str) -> No
 # --- Folders named after labels ---
 
 
-def test_folders_of_any_name_and_depth_also_in_folders_of_splits(touch: Touch) -> None:
+def test_folders_of_any_name_and_depth_also_in_folders_of_splits(touch):
     root = touch("Real/a.jpg", "authentic/deep/er/b.PNG", "fake/a.jpg", "valid/AI/c.webp")
     touch("real/notes.txt", "real/.hidden.jpg", "test/real/d.jpg")
     assert find_layout(root) == "folders"
@@ -85,7 +78,7 @@ def test_folders_of_any_name_and_depth_also_in_folders_of_splits(touch: Touch) -
     ]
 
 
-def test_photos_that_are_all_real_make_a_manifest(touch: Touch) -> None:
+def test_photos_that_are_all_real_make_a_manifest(touch):
     root = touch("d.jpg", "e/f.png", "e/notes.txt", "real/a.jpg")
     with pytest.raises(ManifestError, match="outside of the folders"):
         read_dataset(root)
@@ -102,7 +95,7 @@ def test_photos_that_are_all_real_make_a_manifest(touch: Touch) -> None:
 REVIEW = "Home & Kitchen/{}/Review_7/IMG_1{}"
 
 
-def test_fraudbench_has_category_generator_and_review(touch: Touch) -> None:
+def test_fraudbench_has_category_generator_and_review(touch):
     negative, positive = REVIEW.format("Negative", ".jpg"), REVIEW.format("Positive", ".jpg")
     qwen = REVIEW.format("DeepFake/qwen-image-edit-max", ".png")
     wan = REVIEW.format("DeepFake/wan2.7-image-pro", ".png")
@@ -152,7 +145,7 @@ SHOTS = (
 
 
 @pytest.fixture
-def table(touch: Touch, tmp_path: Path) -> Path:
+def table(touch, tmp_path):
     root = touch("a.jpg", "x/b.jpg")
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     path = root / "shots.csv"
@@ -160,7 +153,7 @@ def table(touch: Touch, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_mapping_renames_columns_and_words(table: Path, tmp_path: Path) -> None:
+def test_a_mapping_renames_columns_and_words(table, tmp_path):
     manifest = read_dataset(table, reader_from_yaml(tmp_path / "mapping.yaml"))
     assert manifest.root == table.parent
     assert records(manifest.table, "file_name", "label", "group", "source", "price") == [
@@ -170,13 +163,13 @@ def test_a_mapping_renames_columns_and_words(table: Path, tmp_path: Path) -> Non
     assert not {"path", "product"} & set(manifest.table)
 
 
-def test_absolute_paths_are_taken_relative_to_a_folder(touch: Touch, tmp_path: Path) -> None:
+def test_absolute_paths_are_taken_relative_to_a_folder(touch, tmp_path):
     root = touch("shop/a.jpg", "shop/b.jpg", "masks/b.png")
     link = tmp_path / "link"
     link.symlink_to(root)
     table = tmp_path / "elsewhere.csv"
 
-    def write(first: Path, then: Path | str) -> None:
+    def write(first, then):
         table.write_text(
             f"file_name,label,pair,mask_file_name\n{first}/shop/a.jpg,real,,\n"
             f"{then}/shop/b.jpg,synthetic,{first}/shop/a.jpg,masks/b.png\n"
@@ -199,7 +192,7 @@ def test_absolute_paths_are_taken_relative_to_a_folder(touch: Touch, tmp_path: P
         read_dataset(table, Reader(layout="table", relative_to=str(tmp_path / "gone")))
 
 
-def test_a_wrong_mapping_is_named(table: Path, tmp_path: Path) -> None:
+def test_a_wrong_mapping_is_named(table, tmp_path):
     path = tmp_path / "mapping.yaml"
     for mapping, named in (
         ("columns: {lable: fake}", "columns.lable.*'label'"),
@@ -236,14 +229,12 @@ def test_a_wrong_mapping_is_named(table: Path, tmp_path: Path) -> None:
         (("real/a.jpg",), "table", "not a file"),
     ],
 )
-def test_a_folder_of_no_or_half_a_layout_is_named(
-    touch: Touch, names: tuple[str, ...], layout: str, named: str
-) -> None:
+def test_a_folder_of_no_or_half_a_layout_is_named(touch, names, layout, named):
     with pytest.raises(ManifestError, match=named):
         read_dataset(touch(*names), Reader(layout))
 
 
-def test_missing_paths_and_mappings_without_a_table_are_refused(touch: Touch) -> None:
+def test_missing_paths_and_mappings_without_a_table_are_refused(touch):
     root = touch("real/a.jpg", "fake/b.jpg")
     for layout in ("auto", "table", "folders", "manifest"):
         with pytest.raises(MissingManifestError, match="nowhere"):

@@ -1,22 +1,18 @@
 """Files that give the class away are found; files that do not are left in peace."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.shortcuts import container_auroc, container_facts, separation
 from realdamage.errors import PhotoError
 
 SYNTHETIC, GROUPS = np.arange(60) % 2 == 1, np.arange(60) // 2
 
 
-def photo_set(folder: Path, n: int, quality: dict[str, int]) -> Manifest:
+def photo_set(folder, n, quality):
     """`n` photos of noise, alternately real and synthetic; only the JPEG quality may differ."""
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -29,7 +25,7 @@ def photo_set(folder: Path, n: int, quality: dict[str, int]) -> Manifest:
     return read_manifest(folder)
 
 
-def test_a_quality_per_class_is_found_and_files_written_alike_tell_nothing(tmp_path: Path) -> None:
+def test_a_quality_per_class_is_found_and_files_written_alike_tell_nothing(tmp_path):
     found = container_auroc(photo_set(tmp_path / "leaking", 60, {"real": 75, "synthetic": 95}))
     assert found.auroc > 0.99
     assert found.low > 0.95
@@ -38,7 +34,7 @@ def test_a_quality_per_class_is_found_and_files_written_alike_tell_nothing(tmp_p
     assert found.high - found.low < 0.3
 
 
-def test_a_group_is_never_on_both_sides_of_a_fold() -> None:
+def test_a_group_is_never_on_both_sides_of_a_fold():
     """Each group has its own width: only a classifier that saw the group could know its label."""
     width = np.arange(160) // 4
     synthetic = np.random.default_rng(0).random(40)[width] < 0.5
@@ -47,7 +43,7 @@ def test_a_group_is_never_on_both_sides_of_a_fold() -> None:
     assert separation(facts, synthetic, np.arange(160))[0].auroc > 0.9
 
 
-def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
+def test_facts_of_a_jpeg_and_of_a_png(tmp_path):
     image = Image.new("RGB", (64, 48))
     exif = Image.Exif()
     exif[0x0110] = "a camera"
@@ -85,12 +81,12 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
     [["x"] * 60, [f"s{group % 7}" for group in GROUPS], GROUPS.astype(float)],
     ids=["constant", "words", "numbers"],
 )
-def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(fact: list[str]) -> None:
+def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(fact):
     found, _ = separation(pd.DataFrame({"a": fact}), SYNTHETIC, GROUPS)
     assert found.auroc == 0.5
 
 
-def test_a_leak_of_a_third_is_measured_as_such() -> None:
+def test_a_leak_of_a_third_is_measured_as_such():
     # A third of the synthetic photos has a value that no real one has: AUROC 1/3 + 2/3 · 1/2.
     synthetic, groups = np.arange(900) % 2 == 1, np.arange(900) // 2
     fact = np.where(synthetic & (groups % 3 == 0), "x", "y")

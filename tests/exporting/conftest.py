@@ -1,10 +1,6 @@
 """The network of `tiny_onnx` as what torch exports: an export takes seconds, and its own tests look
 at that file."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from realdamage.core.model_file import split_metadata
@@ -12,7 +8,7 @@ from realdamage.exporting import onnx as exporter
 
 
 @pytest.fixture
-def exported(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def exported(tiny_onnx, monkeypatch):
     """What torch exports from the weights of `tiny_run`."""
     data = split_metadata(tiny_onnx.read_bytes())[0]
     monkeypatch.setattr(exporter, "onnx_bytes", lambda _: data)

@@ -1,10 +1,7 @@
 """The parity check: the file agrees with torch from file bytes to verdict, or there is none."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,23 +20,23 @@ from realdamage.errors import ModelFileError, UsageError
 from realdamage.exporting import onnx as exporter
 from realdamage.exporting.onnx import export_network
 from realdamage.exporting.parity import parity
-from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
+from realdamage.training.module import load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
 
 TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def classifier(tiny_run: Path) -> DamageClassifier:
+def classifier(tiny_run):
     return load_classifier(tiny_run / "best.ckpt")
 
 
-def test_file_and_network_give_one_verdict(tiny_onnx: Path, classifier: DamageClassifier) -> None:
+def test_file_and_network_give_one_verdict(tiny_onnx, classifier):
     data, metadata, _ = read_model_file(tiny_onnx)
     assert parity(classifier.network, data, metadata)[0] < TOLERANCE
 
 
-def test_the_file_has_a_dynamic_batch_and_nothing_of_this_machine(tiny_onnx: Path) -> None:
+def test_the_file_has_a_dynamic_batch_and_nothing_of_this_machine(tiny_onnx):
     assert [path.name for path in tiny_onnx.parent.iterdir()] == ["tiny.onnx"]
     data = tiny_onnx.read_bytes()
     model = onnx.load_from_string(data)
@@ -58,7 +55,7 @@ def test_the_file_has_a_dynamic_batch_and_nothing_of_this_machine(tiny_onnx: Pat
     assert str(Path(exporter.__file__).parent).encode() not in data
 
 
-def test_a_batch_gives_what_each_tile_gives(tiny_onnx: Path, classifier: DamageClassifier) -> None:
+def test_a_batch_gives_what_each_tile_gives(tiny_onnx, classifier):
     tiles = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3), dtype=np.uint8)
     scorer = OnnxScorer(tiny_onnx.read_bytes(), threads=1)
     logit, evidence = scorer(tiles)
@@ -69,9 +66,7 @@ def test_a_batch_gives_what_each_tile_gives(tiny_onnx: Path, classifier: DamageC
     np.testing.assert_allclose(evidence, expected_evidence, atol=1e-4)
 
 
-def test_a_file_that_disagrees_is_not_written(
-    tiny_run: Path, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_disagrees_is_not_written(tiny_run, tiny_onnx, tmp_path, monkeypatch):
     model = onnx.load(tiny_onnx)
     (head,) = [t for t in model.graph.initializer if t.name.endswith("patch_head.bias")]
     moved = numpy_helper.to_array(head) + np.float32(0.02)
@@ -94,14 +89,14 @@ def test_a_file_that_disagrees_is_not_written(
 
 @pytest.mark.usefixtures("exported")
 def test_an_export_is_made_again_only_when_something_has_changed(
-    tiny_run: Path, save_red_model: Callable[..., Path], tmp_path: Path
-) -> None:
+    tiny_run, save_red_model, tmp_path
+):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     checkpoint = run / "best.ckpt"
     model = save_red_model(run / "model.onnx")
     before = model.read_bytes()
 
-    def export_again(*overrides: str) -> None:
+    def export_again(*overrides):
         given = (f"checkpoint={checkpoint}", f"paths.run={run}", *overrides)
         export.run(compose("export", list(given)))
 

@@ -1,12 +1,7 @@
 """The int8 variant is written when it passes the recall check, and for no other reason."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 from realdamage.core.detector import Detector
-from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.scorer import OnnxScorer
 from realdamage.core.tiles import PixelSpec
-from realdamage.data.manifest import Manifest, read_manifest
+from realdamage.data.manifest import read_manifest
 from realdamage.errors import ManifestError, ModelFileError, UsageError
 from realdamage.evaluation import predictions
 from realdamage.exporting import quantize
@@ -49,9 +44,9 @@ roughness (uint8[n,64,64,3] tiles) => (float[n] logit, float[n,4,4] evidence) {
 """
 
 
-def network() -> bytes:
+def network():
     eye = np.eye(3, dtype=np.float32)
-    weights: dict[str, Any] = {
+    weights = {
         "box": np.repeat(np.repeat(eye[:, :, None, None], 3, 2), 3, 3) / 9,
         "both_signs": np.concatenate([eye, -eye])[:, :, None, None],
         "sums": np.full((4, 6, 1, 1), 1 / 6, np.float32),
@@ -72,38 +67,38 @@ def network() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def photos(tiny_manifest: Path) -> Manifest:
+def photos(tiny_manifest):
     """44 photos: 22 train, 11 are val, 11 test."""
     return read_manifest(tiny_manifest)
 
 
 @pytest.fixture
-def metadata(red_metadata: ModelMetadata) -> ModelMetadata:
+def metadata(red_metadata):
     spec = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
     return replace(red_metadata, pixel_spec=spec)
 
 
 @pytest.fixture
-def model(metadata: ModelMetadata, tmp_path: Path) -> Path:
+def model(metadata, tmp_path):
     write_model_file(tmp_path / "model.onnx", network(), metadata)
     return tmp_path / "model.onnx"
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def clock(monkeypatch):
     """`clock(seconds)`: the variant takes so long for a photo, and the model 3 ms, however busy the
     machine that runs the tests. Both are judged by few photos, so one more or less is no drop."""
     monkeypatch.setattr(quantize, "MAX_DROP", 0.3)
 
-    def make(seconds: float) -> None:
+    def make(seconds):
         now = {"time": 0.0}
 
         class Scorer(OnnxScorer):
-            def __init__(self, data: bytes, *, threads: int | None = None) -> None:
+            def __init__(self, data, *, threads=None):
                 super().__init__(data, threads=threads)
                 self._seconds = seconds if b"DequantizeLinear" in data else 0.003
 
-            def __call__(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            def __call__(self, tiles):
                 now["time"] += self._seconds
                 return super().__call__(tiles)
 
@@ -113,7 +108,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return make
 
 
-def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same() -> None:
+def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same():
     tiles = np.random.default_rng(0).normal(128, 8, (6, 64, 64, 3)).clip(0, 255).astype(np.uint8)
     data = network()
     variant = to_int8(data, tiles)
@@ -136,8 +131,8 @@ def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same()
 
 
 def test_a_good_variant_is_written_without_thresholds_if_it_is_faster(
-    model: Path, metadata: ModelMetadata, photos: Manifest, clock: Any, tmp_path: Path
-) -> None:
+    model, metadata, photos, clock, tmp_path
+):
     clock(0.009)
     slower = quantize_model(model, photos, threads=1)
     assert (slower.faults, slower.output) == (("not faster",), None)
@@ -157,10 +152,10 @@ def test_a_good_variant_is_written_without_thresholds_if_it_is_faster(
     assert Detector.load(written).predict(np.full((80, 80, 3), 128, np.uint8)).outcome == "review"
 
 
-def test_the_recall_check() -> None:
+def test_the_recall_check():
     model = Recall(tpr=0.9, ap=0.5, ms=3, mb=1)
 
-    def faults(**change: Any) -> list[str]:
+    def faults(**change):
         variant = replace(model, **{"ms": 1, **change})
         return [text.split(" by")[0] for text in check_recall(model, variant)]
 
@@ -170,9 +165,7 @@ def test_the_recall_check() -> None:
     assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model)[0]
 
 
-def test_what_cannot_be_checked_is_refused(
-    model: Path, metadata: ModelMetadata, photos: Manifest
-) -> None:
+def test_what_cannot_be_checked_is_refused(model, metadata, photos):
     for wrong in ({"output": model}, {"split": "train"}, {"limit": 5}):
         with pytest.raises(UsageError):
             quantize_model(model, photos, **wrong)

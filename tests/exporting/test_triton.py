@@ -1,13 +1,8 @@
 """A Triton repository, and the wrapper that scores through a server of it. The server here is a
 stand-in: it speaks Triton's gRPC, keeps to config.pbtxt, and runs the file in onnxruntime."""
 
-from __future__ import annotations
-
 import pickle
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -29,18 +24,18 @@ from realdamage.exporting.triton import write_repository
 class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     """What a Triton server does with one model of a repository."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         text = (folder / "config.pbtxt").read_text()
         self.config = text_format.Parse(text, model_config_pb2.ModelConfig())
         self.session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
-        self.batches: list[int] = []
+        self.batches = []
 
-    def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ModelConfig(self, request, context):  # noqa: N802
         if request.name != self.config.name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.name}")
         return service_pb2.ModelConfigResponse(config=self.config)
 
-    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ModelInfer(self, request, context):  # noqa: N802
         (sent,), (tensor,) = self.config.input, request.inputs
         batch, *dims = tensor.shape
         assert (tensor.name, tensor.datatype) == (sent.name, "UINT8")
@@ -60,12 +55,12 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @pytest.fixture
-def folder(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
+def folder(save_red_model, tmp_path):
     return write_repository(save_red_model(tmp_path / "red.onnx"), tmp_path / "models")
 
 
 @pytest.fixture
-def stand_in(folder: Path) -> Iterator[tuple[StandIn, str]]:
+def stand_in(folder):
     servicer = StandIn(folder)
     server = grpc.server(ThreadPoolExecutor(4))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
@@ -75,9 +70,7 @@ def stand_in(folder: Path) -> Iterator[tuple[StandIn, str]]:
     server.stop(None)
 
 
-def test_verdicts_are_those_of_the_local_session(
-    stand_in: tuple[StandIn, str], folder: Path, tmp_path: Path
-) -> None:
+def test_verdicts_are_those_of_the_local_session(stand_in, folder, tmp_path):
     servicer, url = stand_in
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert files == ["1/model.onnx", "config.pbtxt"]
@@ -100,7 +93,7 @@ def test_verdicts_are_those_of_the_local_session(
     assert len({verdict.score for verdict in verdicts}) == 1
 
 
-def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
+def test_what_cannot_be_scored(stand_in):
     servicer, url = stand_in
     detector = Detector(TritonScorer(url))
     with pytest.raises(RealDamageError) as unknown:
@@ -123,10 +116,8 @@ def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
 
 
 @pytest.mark.usefixtures("exported")
-def test_the_command_takes_a_checkpoint_or_a_model(
-    tiny_run: Path, tiny_onnx: Path, tmp_path: Path, run_command: Callable[..., Any]
-) -> None:
-    def write(source: Path, name: str) -> None:
+def test_the_command_takes_a_checkpoint_or_a_model(tiny_run, tiny_onnx, tmp_path, run_command):
+    def write(source, name):
         given = ("target=triton", f"checkpoint={source}", f"output={tmp_path / name}")
         export.run(compose("export", [*given, f"paths.run={tmp_path}"]))
 

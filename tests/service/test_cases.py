@@ -1,13 +1,8 @@
 """Kept claims as cases: the queue, decisions by people, statements through links, repeats."""
 
-from __future__ import annotations
-
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +10,6 @@ from realdamage.claims import EvidenceLog, verify_evidence
 from realdamage.claims.proof import check_proof
 from realdamage.claims.videos import seal
 
-Encode = Callable[..., bytes]
 ROLES = {"shop": "", "ana": "reviewer", "bo": "reviewer", "ops": "admin"}
 FINAL_AT_ONCE = "cases: {undo_minutes: 0}"
 
@@ -23,28 +17,27 @@ FINAL_AT_ONCE = "cases: {undo_minutes: 0}"
 class Desk:
     """A shop whose claims are cases; reads and changes them as people do."""
 
-    def __init__(self, shop: Any) -> None:
+    def __init__(self, shop):
         self.shop, self.call, self.claim = shop, shop.call, shop.claim
 
-    def case(self, claim_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.call("GET", f"claims/{claim_id}/case").json()
-        return found
+    def case(self, claim_id):
+        return self.call("GET", f"claims/{claim_id}/case").json()
 
-    def act(self, claim_id: str, what: str, by: str = "ana", **fields: Any) -> Any:
+    def act(self, claim_id, what, by="ana", **fields):
         version = self.case(claim_id)["case"]["version"]
         body = {"version": version, "reason": "seen the photos", **fields}
         return self.call("POST", f"claims/{claim_id}/{what}", by, json=body)
 
-    def link(self, claim_id: str, side: str) -> str:
+    def link(self, claim_id, side):
         made = self.call("POST", f"claims/{claim_id}/links", json={"side": side})
         assert made.status_code == 201, made.text
         return str(made.json()["path"]).removeprefix("s/")
 
-    def state_it(self, token: str, files: Any = None, **fields: str) -> Any:
+    def state_it(self, token, files=None, **fields):
         files = files or self.shop.photos(9)
         return self.call("POST", f"statements/{token}", "", files=files, data=fields)
 
-    def statement(self, claim_id: str, number: int) -> tuple[str, dict[str, Any]]:
+    def statement(self, claim_id, number):
         """Its folder below the claim's, and what is stored of it."""
         folder = "statements/" + self.case(claim_id)["statements"][number]["folder"]
         path = f"claims/{claim_id}/files/{folder}/statement.json"
@@ -52,10 +45,10 @@ class Desk:
 
 
 @pytest.fixture
-def open_desk(open_shop: Callable[..., Any], tmp_path: Path) -> Callable[..., Desk]:
+def open_desk(open_shop, tmp_path):
     """`open_desk("cases: {undo_minutes: 0}", **settings)`"""
 
-    def start(policy: str = "", **settings: Any) -> Desk:
+    def start(policy="", **settings):
         if policy:
             settings["claim_policy"] = tmp_path / "policy.yaml"
             settings["claim_policy"].write_text(policy)
@@ -64,15 +57,15 @@ def open_desk(open_shop: Callable[..., Any], tmp_path: Path) -> Callable[..., De
     return start
 
 
-def refusal(response: Any) -> tuple[int, str]:
+def refusal(response):
     return response.status_code, response.json()["error"]["code"]
 
 
 @pytest.fixture
-def move_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def move_clock(monkeypatch):
     """Set the clock of the store ahead, in hours."""
 
-    def move(hours: float) -> None:
+    def move(hours):
         for module in ("cases", "statements", "webhooks"):
             ahead = lambda: time.time() + 3600 * hours  # noqa: E731
             monkeypatch.setattr(f"realdamage.service.{module}.now", ahead)
@@ -84,9 +77,7 @@ def move_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.mark.databases
-def test_the_queue_is_searched_filtered_ordered_and_paged(
-    open_desk: Callable[..., Desk], tmp_path: Path
-) -> None:
+def test_the_queue_is_searched_filtered_ordered_and_paged(open_desk, tmp_path):
     desk = open_desk()
     for number, amount in enumerate(("10", "300.50", "20.5")):
         about = {"order_id": f"O-{number}", "product": "杯子 mug" if number else "lamp"}
@@ -94,7 +85,7 @@ def test_the_queue_is_searched_filtered_ordered_and_paged(
         about |= {"merchant": "m1" if number else "m2", "amount": amount, "currency": "CNY"}
         desk.claim(f"C-{number}", seed=number, **about)
 
-    def found(**query: Any) -> list[str]:
+    def found(**query):
         answer = desk.call("GET", "claims", params=query)
         assert answer.status_code == 200, answer.text
         return [case["claim_id"] for case in answer.json()["cases"]]
@@ -121,14 +112,11 @@ def test_the_queue_is_searched_filtered_ordered_and_paged(
 
 
 @pytest.mark.databases
-def test_repeats_are_facts_and_change_no_recommendation(
-    open_desk: Callable[..., Desk], move_clock: Callable[[float], None]
-) -> None:
+def test_repeats_are_facts_and_change_no_recommendation(open_desk, move_clock):
     desk = open_desk()
 
-    def repeats(claim_id: str) -> dict[str, int]:
-        found: dict[str, int] = desk.case(claim_id)["case"]["repeats"]
-        return found
+    def repeats(claim_id):
+        return desk.case(claim_id)["case"]["repeats"]
 
     first = desk.claim("A", seed=1, buyer="b").json()["recommendation"]
     desk.claim("B", seed=2, buyer="b", device="d")
@@ -147,9 +135,7 @@ def test_repeats_are_facts_and_change_no_recommendation(
 # Decisions
 
 
-def test_a_decision_is_a_persons_and_can_be_undone_until_it_is_final(
-    open_desk: Callable[..., Desk], move_clock: Callable[[float], None]
-) -> None:
+def test_a_decision_is_a_persons_and_can_be_undone_until_it_is_final(open_desk, move_clock):
     desk = open_desk()
     desk.claim("A", amount="50")
     assert refusal(desk.act("A", "decisions", "shop", action="refund")) == (403, "reviewer_only")
@@ -176,9 +162,7 @@ def test_a_decision_is_a_persons_and_can_be_undone_until_it_is_final(
     assert names == [*steps, "closed"]
 
 
-def test_without_keys_one_person_decides_but_does_not_refuse_alone(
-    open_shop: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_without_keys_one_person_decides_but_does_not_refuse_alone(open_shop, tmp_path):
     desk = Desk(open_shop())
     desk.claim("A")
     proposed = desk.act("A", "decisions", action="refuse").json()
@@ -196,9 +180,7 @@ def test_without_keys_one_person_decides_but_does_not_refuse_alone(
     assert refusal(behind.act("A", "decisions", action="refund")) == (403, "reviewer_only")
 
 
-def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(
-    open_desk: Callable[..., Desk],
-) -> None:
+def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(open_desk):
     desk = open_desk(FINAL_AT_ONCE)
     desk.claim("A")
     proposed = desk.act("A", "decisions", action="refuse").json()
@@ -215,15 +197,13 @@ def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(
         assert refusal(again) == (403, "same_person")
 
 
-def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
-    open_desk: Callable[..., Desk],
-) -> None:
+def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(open_desk):
     desk = open_desk()
     desk.claim("A")
     body = {"version": 1, "reason": "seen it", "action": "refund"}
     gate = threading.Barrier(2)
 
-    def decide(by: str) -> Any:
+    def decide(by):
         gate.wait(10)
         return desk.call("POST", "claims/A/decisions", by, json=body)
 
@@ -234,9 +214,7 @@ def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     assert len(desk.case("A")["decisions"]) == 1
 
 
-def test_every_change_is_in_the_chained_log_and_texts_are_not(
-    open_desk: Callable[..., Desk], tmp_path: Path
-) -> None:
+def test_every_change_is_in_the_chained_log_and_texts_are_not(open_desk, tmp_path):
     desk = open_desk(FINAL_AT_ONCE)
     desk.claim("A")
     desk.act("A", "decisions", action="refund", reason="a private remark")
@@ -259,9 +237,7 @@ def test_every_change_is_in_the_chained_log_and_texts_are_not(
 # Statements
 
 
-def test_both_sides_are_heard_and_in_the_evidence(
-    open_desk: Callable[..., Desk], tmp_path: Path
-) -> None:
+def test_both_sides_are_heard_and_in_the_evidence(open_desk, tmp_path):
     desk = open_desk()
     desk.claim("A", order_id="O-1", product="mug", buyer="b")
     merchant, buyer = desk.link("A", "merchant"), desk.link("A", "buyer")
@@ -307,9 +283,7 @@ def test_both_sides_are_heard_and_in_the_evidence(
 
 
 @pytest.mark.databases
-def test_links_work_once_until_they_expire_and_cannot_be_forged(
-    open_desk: Callable[..., Desk], move_clock: Callable[[float], None]
-) -> None:
+def test_links_work_once_until_they_expire_and_cannot_be_forged(open_desk, move_clock):
     desk = open_desk("cases: {statement_hours: 2, undo_minutes: 0}")
     desk.claim("A")
     token = desk.link("A", "buyer")
@@ -336,14 +310,11 @@ def test_links_work_once_until_they_expire_and_cannot_be_forged(
 
 
 def test_a_sealed_packing_video_is_known_and_a_broken_or_large_one_is_refused(
-    open_desk: Callable[..., Desk],
-    trial: Callable[[str], Any],
-    encode: Encode,
-    tmp_path: Path,
-) -> None:
+    open_desk, trial, encode, tmp_path
+):
     pytest.importorskip("av")
     photos = [encode(size=(320, 240), seed=seed) for seed in (4, 5)]
-    video: bytes = trial("case").packing_video(photos, (320, 240))  # H.264, with metadata
+    video = trial("case").packing_video(photos, (320, 240))  # H.264, with metadata
     path, seals = tmp_path / "packing.mp4", EvidenceLog(tmp_path / "seals.jsonl")
     path.write_bytes(video)
     entry = seal(path, "SO-1", seals)
@@ -351,7 +322,7 @@ def test_a_sealed_packing_video_is_known_and_a_broken_or_large_one_is_refused(
     desk.claim("A", order_id="SO-1")
     token = desk.link("A", "merchant")
 
-    def send(*videos: bytes) -> Any:
+    def send(*videos):
         return desk.state_it(token, [("videos", (f"{len(one)}.mp4", one)) for one in videos])
 
     ten_gb = {"content": b"", "headers": {"Content-Length": str(10 << 30)}}

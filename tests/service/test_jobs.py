@@ -1,13 +1,8 @@
 """Jobs outlive their service: a real process is killed with -9, and the next one goes on."""
 
-from __future__ import annotations
-
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -17,8 +12,6 @@ from realdamage.claims.database import Case, Database, Delivery, Event, Job
 from realdamage.service.schemas import Refusal
 from realdamage.service.store import ClaimStore, purge
 
-Encode = Callable[..., bytes]
-Wait = Callable[[Callable[[], object]], None]
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -44,7 +37,7 @@ TRIES = 2
 class Killable:
     """A service with a store whose judging, or whose note that a job is done, can be held."""
 
-    def __init__(self, start_process: Callable[..., Any], model: Path, folder: Path) -> None:
+    def __init__(self, start_process, model, folder):
         targets = folder / "hooks.txt"
         targets.write_text(f"http://127.0.0.1:9/hook {'s' * 32} claim.judged\n")
         options = ("--model", model, "--store", "store", "--webhooks", targets, "--workers", "4")
@@ -52,25 +45,25 @@ class Killable:
         self.folder = folder / "cwd"
         self.store = self.folder / "store"
 
-    def hold(self, what: str) -> None:
+    def hold(self, what):
         (self.folder / what).touch()
         (self.folder / f"{what}-reached").unlink(missing_ok=True)
 
-    def reached(self, what: str) -> bool:
+    def reached(self, what):
         return (self.folder / f"{what}-reached").exists()
 
-    def release(self, what: str) -> None:
+    def release(self, what):
         (self.folder / what).unlink()
 
-    def get(self, path: str) -> Any:
+    def get(self, path):
         return self.process.client.get(path).json()
 
-    def send(self, claim_id: str, photo: bytes) -> Any:
+    def send(self, claim_id, photo):
         data = {"keep": "true", "later": "true", "claim_id": claim_id, "buyer": "zhang.san"}
         sent = [("photos", ("a.jpg", photo))]
         return self.process.client.post("/v1/claims", files=sent, data=data)
 
-    def rows(self, table: Any) -> list[Any]:
+    def rows(self, table):
         database = Database(self.store / "claims.sqlite")
         with database.reading() as session:
             found = list(session.scalars(select(table)))
@@ -79,18 +72,16 @@ class Killable:
 
 
 @pytest.fixture
-def service(start_process: Callable[..., Any], model_file: Path, tmp_path: Path) -> Killable:
+def service(start_process, model_file, tmp_path):
     return Killable(start_process, model_file, tmp_path)
 
 
 @pytest.mark.slow
-def test_jobs_of_a_killed_service_are_finished_once_or_given_up(
-    service: Killable, encode: Encode, wait_until: Wait
-) -> None:
+def test_jobs_of_a_killed_service_are_finished_once_or_given_up(service, encode, wait_until):
     photos = {claim_id: encode(size=(320, 240), seed=ord(claim_id)) for claim_id in "ABC"}
-    urls: dict[str, str] = {}
+    urls = {}
 
-    def send_and_hold(claim_id: str, at: str, code: str) -> None:
+    def send_and_hold(claim_id, at, code):
         """Send a claim, and hold its job at this point, where another request gets this code."""
         service.hold(at)
         answer = service.send(claim_id, photos[claim_id])
@@ -130,9 +121,7 @@ def test_jobs_of_a_killed_service_are_finished_once_or_given_up(
     assert service.send("C", photos["C"]).status_code == 202, "its id is free again"
 
 
-def test_a_job_whose_photos_are_gone_fails_visibly(
-    serve: Callable[..., Any], tmp_path: Path, wait_until: Wait
-) -> None:
+def test_a_job_whose_photos_are_gone_fails_visibly(serve, tmp_path, wait_until):
     store = ClaimStore(tmp_path / "store", 30)
     with store.database.transaction() as session:
         about = {"claim_id": "A", "worker": "dead", "created": time.time()}
@@ -143,7 +132,7 @@ def test_a_job_whose_photos_are_gone_fails_visibly(
     assert client.get("/v1/jobs/x").json()["error"]["code"] == "interrupted"
 
 
-def test_what_a_job_begins_again_is_not_purged_meanwhile(tmp_path: Path) -> None:
+def test_what_a_job_begins_again_is_not_purged_meanwhile(tmp_path):
     store = ClaimStore(tmp_path / "store", 30)
     with store.database.transaction() as session:
         for claim_id in "AB":
@@ -156,21 +145,19 @@ def test_what_a_job_begins_again_is_not_purged_meanwhile(tmp_path: Path) -> None
     store.close()
 
 
-def test_a_job_waits_for_a_request_that_is_about_to_be_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_waits_for_a_request_that_is_about_to_be_refused(tmp_path, monkeypatch):
     store = ClaimStore(tmp_path / "store", 30)
     with store.database.transaction() as session:
         session.add(Job(id="x", claim_id="A", status="running", worker="w", created=time.time()))
     begin, reached, go = store._begin, threading.Event(), threading.Event()
 
-    def slow(claim_id: str, job_id: str) -> None:
+    def slow(claim_id, job_id):
         if not job_id:
             reached.set()
             assert go.wait(60)
         begin(claim_id, job_id)
 
-    def judge(job_id: str) -> None:
+    def judge(job_id):
         with store.new("A", job_id):
             pass
 
@@ -190,11 +177,11 @@ def test_a_job_waits_for_a_request_that_is_about_to_be_refused(
 
 
 def test_a_claim_that_is_judged_later_cannot_be_deleted_or_sent_again_meanwhile(
-    open_shop: Callable[..., Any], held: Any, wait_until: Wait
-) -> None:
+    open_shop, held, wait_until
+):
     shop = open_shop()
 
-    def refused(answer: Any, status: int, code: str) -> None:
+    def refused(answer, status, code):
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
     with held(shop.client):

@@ -1,14 +1,8 @@
 """A service whose files are in an object store: over S3, as moto's server speaks it."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from realdamage.claims import verify_evidence
@@ -18,14 +12,11 @@ from realdamage.commands.cli import main
 from realdamage.errors import RealDamageError
 from realdamage.service.store import ClaimStore, Purged, purge
 
-Open = Callable[..., Any]
-Wait = Callable[[Callable[[], object]], None]
-
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch):
     """A store that does not answer is asked once, not several times with waits in between."""
     s3fs = pytest.importorskip("s3fs")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -33,38 +24,38 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(bucket: str, postgres: Any) -> dict[str, Any]:
+def place(bucket, postgres):
     """Settings of a service with a new bucket and a new database."""
     return {"store": f"{bucket}/shop", "database": postgres.new_url()}
 
 
 @pytest.fixture
-def store(place: dict[str, Any]) -> Iterator[ClaimStore]:
+def store(place):
     found = ClaimStore(place["store"], 30, database=place["database"])
     yield found
     found.close()
 
 
-def finished(shop: Any, job: str) -> Any:
+def finished(shop, job):
     """The job once it is over, however slow the machine is: the limit of the test ends it."""
     while (found := shop.call("GET", job).json())["status"] == "running":
         time.sleep(0.05)
     return found
 
 
-def refusal(response: Any) -> tuple[int, str]:
+def refusal(response):
     return response.status_code, response.json()["error"]["code"]
 
 
-def status(shop: Any, claim_id: str) -> int:
+def status(shop, claim_id):
     return int(shop.call("GET", f"claims/{claim_id}").status_code)
 
 
-def keys(place: ObjectPath) -> list[str]:
+def keys(place):
     return list(place.below())
 
 
-def test_the_life_of_a_claim(open_shop: Open, place: dict[str, Any], wait_until: Wait) -> None:
+def test_the_life_of_a_claim(open_shop, place, wait_until):
     shop = open_shop(**place, keep_originals=True)
     url, database = place["store"], place["database"]
     here, photo = ObjectPath.at(url), shop.photos(0)[0][1][1]
@@ -102,7 +93,7 @@ def test_the_life_of_a_claim(open_shop: Open, place: dict[str, Any], wait_until:
     assert shop.claim("A").status_code == 200, "its id is free"
 
 
-def test_two_services_see_each_others_claims(open_shop: Open, place: dict[str, Any]) -> None:
+def test_two_services_see_each_others_claims(open_shop, place):
     first, second = open_shop(**place), open_shop(**place)
     assert first.claim("A").status_code == 200
     assert second.call("GET", "claims/A").json() == first.call("GET", "claims/A").json()
@@ -116,9 +107,7 @@ def test_two_services_see_each_others_claims(open_shop: Open, place: dict[str, A
     assert [status(first, claim_id) for claim_id in "AB"] == [404, 200]
 
 
-def test_expired_claims_and_what_was_left_behind_are_purged(
-    store: ClaimStore, open_shop: Open, place: dict[str, Any], bucket: str
-) -> None:
+def test_expired_claims_and_what_was_left_behind_are_purged(store, open_shop, place, bucket):
     """A store that has lost its bucket removes nothing from the database."""
     shop = open_shop(**place)
     for number, claim_id in enumerate(("old", "young", "begun")):
@@ -149,16 +138,14 @@ def test_expired_claims_and_what_was_left_behind_are_purged(
 # What is wrong with the store
 
 
-def wrong_at_the_start(url: str, database: str) -> str:
+def wrong_at_the_start(url, database):
     with pytest.raises(RealDamageError) as caught:
         ClaimStore(url, 30, database=database)
     assert url.rpartition("/")[0] in str(caught.value)
     return caught.value.code
 
 
-def test_a_store_that_cannot_be_used_is_an_error_at_the_start(
-    bucket: str, postgres: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_used_is_an_error_at_the_start(bucket, postgres, monkeypatch):
     import s3fs
 
     database = postgres.new_url()
@@ -180,13 +167,8 @@ def test_a_store_that_cannot_be_used_is_an_error_at_the_start(
 
 
 def test_a_store_that_goes_away_is_a_503_and_nothing_is_half_accepted(
-    open_shop: Open,
-    place: dict[str, Any],
-    object_server: Any,
-    held: Callable[[TestClient], AbstractContextManager[None]],
-    wait_until: Wait,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    open_shop, place, object_server, held, wait_until, monkeypatch
+):
     monkeypatch.setattr("realdamage.service.jobs._RETRY_S", 0.2)
     shop, jobs = open_shop(**place), ObjectPath.at(place["store"]) / "jobs"
     assert shop.claim("A").status_code == 200

@@ -1,15 +1,10 @@
 """Keys, limits on work, deadlines, readiness, reload, figures and logs."""
 
-from __future__ import annotations
-
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,14 +21,10 @@ from realdamage.service.models import SharedScorer
 from realdamage.service.routes import reload_keys, reload_model
 from realdamage.service.settings import Settings
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
-Held = Callable[..., Any]
-Wait = Callable[[Callable[[], object]], None]
 KEY, ADMIN = "k" * 32, "a" * 32
 
 
-def figures(client: TestClient, name: str, **headers: str) -> dict[str, float]:
+def figures(client, name, **headers):
     """Samples of one metric, by its labels."""
     families = text_string_to_metric_families(client.get("/metrics", headers=headers).text)
     samples = [sample for family in families for sample in family.samples if sample.name == name]
@@ -43,21 +34,19 @@ def figures(client: TestClient, name: str, **headers: str) -> dict[str, float]:
     }
 
 
-def post(client: TestClient, *photos: bytes, **headers: Any) -> Any:
+def post(client, *photos, **headers):
     files = [("photos", ("a.jpg", photo)) for photo in photos]
     return client.post("/v1/photos", files=files, headers=headers)
 
 
-def refusal(response: Any) -> tuple[int, str]:
+def refusal(response):
     return response.status_code, response.json()["error"]["code"]
 
 
 # Keys
 
 
-def test_keys_are_checked_on_every_route_and_reloaded(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
+def test_keys_are_checked_on_every_route_and_reloaded(serve, encode, tmp_path):
     path, photo, new = tmp_path / "keys.txt", encode(), "n" * 32
     path.write_text(
         f"# ours\n{hash_key(KEY, 'shop')}\n\n{hash_key(ADMIN, 'ops')} admin  # the night shift\n"
@@ -89,13 +78,13 @@ def test_keys_are_checked_on_every_route_and_reloaded(
 
     for text in (hash_key(new, "new"), "", "broken", "# nobody"):  # no file opens the door
         path.write_text(text)
-        reload_keys(client.app.state.service)  # type: ignore[attr-defined]
+        reload_keys(client.app.state.service)
         assert client.get("/v1/model", headers={"X-API-Key": new}).status_code == 200
         assert client.get("/v1/model", headers={"X-API-Key": KEY}).status_code == 401
         assert client.get("/v1/model").status_code == 401
 
 
-def test_a_name_that_cannot_be_read_back_or_a_weak_key_gets_no_line() -> None:
+def test_a_name_that_cannot_be_read_back_or_a_weak_key_gets_no_line():
     for key, name, code in ((KEY, "my shop", "key_name"), ("secret\n", "x", "short_key")):
         with pytest.raises(UsageError) as caught:
             hash_key(key, name)
@@ -111,9 +100,7 @@ def test_a_name_that_cannot_be_read_back_or_a_weak_key_gets_no_line() -> None:
         (None, "unreadable_keys"),
     ],
 )
-def test_a_file_of_wrong_keys_does_not_start_and_is_not_shown(
-    text: str | None, code: str, tmp_path: Path
-) -> None:
+def test_a_file_of_wrong_keys_does_not_start_and_is_not_shown(text, code, tmp_path):
     path = tmp_path / "keys.txt"
     if text is not None:
         path.write_text(text)
@@ -126,7 +113,7 @@ def test_a_file_of_wrong_keys_does_not_start_and_is_not_shown(
 # What every request passes
 
 
-def test_another_page_in_the_browser_cannot_call(serve: Serve, encode: Encode) -> None:
+def test_another_page_in_the_browser_cannot_call(serve, encode):
     client = serve()
     assert post(client, encode(), Origin="http://127.0.0.1").status_code == 200
     assert refusal(post(client, encode(), Origin="https://evil.example")) == (403, "other_origin")
@@ -136,7 +123,7 @@ def test_another_page_in_the_browser_cannot_call(serve: Serve, encode: Encode) -
         assert client.get("/v1/model", headers={"Host": host}).status_code == 200
 
 
-def test_every_answer_has_security_headers_and_what_is_too_large_is_refused(serve: Serve) -> None:
+def test_every_answer_has_security_headers_and_what_is_too_large_is_refused(serve):
     client = serve()
     for path in ("/", "/docs", "/v1/model", "/nothing"):
         answer = client.get(path)
@@ -159,9 +146,7 @@ def test_every_answer_has_security_headers_and_what_is_too_large_is_refused(serv
 
 
 @pytest.mark.parametrize("limit", ["max_queue", "max_upload_bytes"])
-def test_a_full_service_refuses_at_once(
-    serve: Serve, encode: Encode, held: Held, wait_until: Wait, limit: str
-) -> None:
+def test_a_full_service_refuses_at_once(serve, encode, held, wait_until, limit):
     photo = encode()
     size = 2 * len(photo)
     settings = {
@@ -180,9 +165,7 @@ def test_a_full_service_refuses_at_once(
     assert post(client, photo).status_code == 200
 
 
-def test_the_deadline_drops_what_has_not_begun(
-    serve: Serve, encode: Encode, held: Held, wait_until: Wait
-) -> None:
+def test_the_deadline_drops_what_has_not_begun(serve, encode, held, wait_until):
     client, photo = serve(deadline=0.3, workers=1, max_photos=3), encode()
     with held(client):
         late = post(client, photo, photo, photo)
@@ -193,10 +176,10 @@ def test_the_deadline_drops_what_has_not_begun(
     assert post(client, photo).status_code == 200
 
 
-def test_one_run_of_the_network_at_a_time_and_none_after_its_deadline() -> None:
+def test_one_run_of_the_network_at_a_time_and_none_after_its_deadline():
     gate, running, most = threading.Event(), [0], [0]
 
-    def network(tiles: Any) -> Any:
+    def network(tiles):
         running[0] += 1
         most[0] = max(most[0], running[0])
         gate.wait(10)
@@ -220,12 +203,12 @@ def test_one_run_of_the_network_at_a_time_and_none_after_its_deadline() -> None:
 
 
 def test_not_ready_while_every_worker_is_long_past_its_deadline(
-    serve: Serve, encode: Encode, held: Held, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    serve, encode, held, wait_until, monkeypatch
+):
     client, photo = serve(workers=2), encode()
-    queue = client.app.state.service.queue  # type: ignore[attr-defined]
+    queue = client.app.state.service.queue
 
-    def ready_with(late: int) -> tuple[int, str | None]:
+    def ready_with(late):
         """With that many photos being judged: the status, and the code of the refusal."""
         wait_until(lambda: sum(job.running() for job in queue._jobs) == late)
         answer = client.get("/readyz")
@@ -243,7 +226,7 @@ def test_not_ready_while_every_worker_is_long_past_its_deadline(
     assert ready_with(0) == (200, None)
 
 
-def test_not_ready_before_a_model_is_loaded(model_file: Path) -> None:
+def test_not_ready_before_a_model_is_loaded(model_file):
     app = create_app(Settings(model=model_file))
     client = TestClient(app, base_url="http://127.0.0.1")  # not started
     assert client.get("/healthz").status_code == 200
@@ -251,14 +234,12 @@ def test_not_ready_before_a_model_is_loaded(model_file: Path) -> None:
     assert refusal(client.get("/v1/model")) == (503, "unavailable")
 
 
-def test_a_network_that_fails_is_a_503_and_no_crash(
-    serve: Serve, encode: Encode, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_network_that_fails_is_a_503_and_no_crash(serve, encode, caplog):
     client = serve()
-    shared = client.app.state.service.loaded_model().scorer  # type: ignore[attr-defined]
+    shared = client.app.state.service.loaded_model().scorer
 
-    def failing(error: Exception) -> Callable[[Any], Any]:
-        def fail(tiles: Any) -> Any:
+    def failing(error):
+        def fail(tiles):
             raise error
 
         return fail
@@ -268,7 +249,7 @@ def test_a_network_that_fails_is_a_503_and_no_crash(
         refused = post(client, encode())
     assert refusal(refused) == (503, "unavailable")
     assert "/srv" not in refused.text, "for the log, not for the caller"
-    fields = caplog.records[-1].fields  # type: ignore[attr-defined]
+    fields = caplog.records[-1].fields
     assert "/srv/m.onnx" in fields["reason"]
     assert fields["request_id"] == refused.json()["error"]["request_id"]
     shared._scorer = failing(RuntimeError("mug.jpg"))
@@ -284,14 +265,12 @@ def test_a_network_that_fails_is_a_503_and_no_crash(
 # Models
 
 
-def test_a_model_is_replaced_and_a_broken_one_is_not(
-    serve: Serve, encode: Encode, tmp_path: Path, write_model: Callable[..., Path]
-) -> None:
+def test_a_model_is_replaced_and_a_broken_one_is_not(serve, encode, tmp_path, write_model):
     path, photo = write_model(tmp_path / "served.onnx"), encode(red=True)
     client = serve(model=path)
-    service = client.app.state.service  # type: ignore[attr-defined]
+    service = client.app.state.service
 
-    def outcome() -> tuple[str, str]:
+    def outcome():
         verdict = post(client, photo).json()["results"][0]["verdict"]
         return verdict["outcome"], verdict["model_version"]
 
@@ -311,9 +290,7 @@ def test_a_model_is_replaced_and_a_broken_one_is_not(
 # Figures and logs
 
 
-def test_figures_and_log_lines_have_no_photos_or_names(
-    serve: Serve, encode: Encode, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_figures_and_log_lines_have_no_photos_or_names(serve, encode, caplog):
     client = serve()
     photos = [("secret-name.jpg", encode()), ("b.jpg", encode(red=True)), ("hidden.jpg", b"x")]
     with caplog.at_level(logging.INFO, "realdamage.service"):

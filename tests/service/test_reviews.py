@@ -1,17 +1,11 @@
 """Decisions of reviewers: history, what a later one replaces, and an export that the manifest's
 reader takes."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from realdamage.claims.database import Database
@@ -26,37 +20,34 @@ from realdamage.service.reviews import (
     export_manifest,
 )
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
-
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
 
 
-def review(digest: str, decision: Any = "real", **values: Any) -> Review:
+def review(digest, decision="real", **values):
     """A decision, not checked, as one that is read from the file."""
     return Review.model_construct(photo_sha256=digest, decision=decision, **values)
 
 
 @pytest.fixture
-def store() -> Iterator[ReviewStore]:
+def store():
     database = Database(None)
     yield ReviewStore(database)
     database.close()
 
 
 @pytest.fixture
-def client(serve: Serve) -> TestClient:
+def client(serve):
     found = serve()
     for digest in (ONE, TWO, THREE):
-        found.app.state.service.judged.add(digest)  # type: ignore[attr-defined]
+        found.app.state.service.judged.add(digest)
     return found
 
 
-def exported(store: ReviewStore) -> list[dict[str, str]]:
+def exported(store):
     return list(csv.DictReader(io.StringIO(export_manifest(store.current()))))
 
 
-def test_decisions_go_in_and_come_out(client: TestClient) -> None:
+def test_decisions_go_in_and_come_out(client):
     sent = {
         "photo_sha256": ONE,
         "decision": "synthetic",
@@ -85,7 +76,7 @@ def test_decisions_go_in_and_come_out(client: TestClient) -> None:
         sent["file_name"] = f"{decision}.jpg"
         assert client.post("/v1/reviews", json=sent).status_code == 201
 
-    def found(**query: Any) -> list[str]:
+    def found(**query):
         answer = client.get("/v1/reviews", params=query).json()
         return [one["photo_sha256"] for one in answer["reviews"]]
 
@@ -98,7 +89,7 @@ def test_decisions_go_in_and_come_out(client: TestClient) -> None:
     assert names == ["file_name", "杯子.jpg", "real.jpg"]
 
 
-def test_a_wrong_field_is_named(client: TestClient) -> None:
+def test_a_wrong_field_is_named(client):
     for changed, code in (
         ({"decision": None}, "invalid_field"),
         ({"note": "bell \a"}, "invalid_review"),
@@ -111,29 +102,29 @@ def test_a_wrong_field_is_named(client: TestClient) -> None:
     assert client.get("/v1/reviews").json()["reviews"] == []
 
 
-def refused(answer: Any, code: str, fields: dict[str, Any]) -> None:
+def refused(answer, code, fields):
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, code)
     assert next(iter(fields)) in answer.json()["error"]["message"]
 
 
 def test_judged_photos_are_decided_also_after_a_restart_and_decisions_name_the_key(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
+    serve, encode, tmp_path
+):
     keys = {"shop": "a" * 30, "night-shift": "b" * 30}
     hashes = ",".join(hash_key(key, name) for name, key in keys.items())
     kept, claimed, decided, neither, other = (encode(seed=seed) for seed in range(5))
     broken = encode()[:400]
 
-    def start() -> TestClient:
+    def start():
         client = serve(api_key_hashes=hashes, store=tmp_path / "store")
         client.headers["X-API-Key"] = keys["shop"]
         return client
 
-    def judge(client: TestClient, route: str, *photos: bytes, **fields: str) -> None:
+    def judge(client, route, *photos, **fields):
         files = [("photos", ("a.jpg", one)) for one in photos]
         assert client.post(f"/v1/{route}", files=files, data=fields).status_code == 200
 
-    def decide(client: TestClient, *photos: bytes, by: str = "shop") -> list[int]:
+    def decide(client, *photos, by="shop"):
         client.headers["X-API-Key"] = keys[by]
         sent = [{"photo_sha256": hashlib.sha256(one).hexdigest()} for one in photos]
         answers = [client.post("/v1/reviews", json={**one, "decision": "real"}) for one in sent]
@@ -156,7 +147,7 @@ def test_judged_photos_are_decided_also_after_a_restart_and_decisions_name_the_k
         assert hashlib.sha256(key.encode()).hexdigest().encode() not in stored
 
 
-def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) -> None:
+def test_the_history_is_kept_and_the_last_decision_counts(store):
     for decision in ("synthetic", "unsure", "real"):
         store.add(review(ONE, decision, file_name="a.jpg"))
     store.add(review(TWO, "real", file_name="b.jpg"))
@@ -168,7 +159,7 @@ def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) ->
     assert store.counts() == {"real": 1, "synthetic": 0, "unsure": 1}
 
 
-def test_what_the_export_says_of_a_photo(store: ReviewStore) -> None:
+def test_what_the_export_says_of_a_photo(store):
     about = {"reviewer": "Bo", "outcome": "synthetic", "score": 2.5, "key_name": "shop"}
     store.add(review(ONE, "real", damage="dented", claim_id="c1", **about))
     store.add(review(TWO, "synthetic", damage="cracked", claim_id="c1"))
@@ -195,7 +186,7 @@ NAMES = ["cup.jpg", "CUP.jpg", "../../etc/passwd", "=cmd().jpg", ".hidden.png", 
 NAMES += ['a,"b".jpg', "metadata.csv", "杯.jpg"]
 
 
-def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path) -> None:
+def test_the_manifest_reader_takes_the_export(store, tmp_path):
     photos = {}
     for index, name in enumerate(NAMES):
         buffer = io.BytesIO()

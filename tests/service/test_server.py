@@ -1,18 +1,13 @@
 """The service as a process: it starts, says where, reloads on SIGHUP, and finishes what it has
 at SIGTERM."""
 
-from __future__ import annotations
-
 import io
 import json
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,11 +17,8 @@ from realdamage.errors import UsageError
 from realdamage.service.auth import hash_key
 from realdamage.service.settings import Settings, read_settings
 
-Encode = Callable[..., bytes]
-Wait = Callable[[Callable[[], object]], None]
 
-
-def refusal(response: Any) -> tuple[int, str]:
+def refusal(response):
     return response.status_code, response.json()["error"]["code"]
 
 
@@ -35,12 +27,8 @@ def refusal(response: Any) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
-    start_process: Callable[..., Any],
-    write_model: Callable[..., Path],
-    encode: Encode,
-    tmp_path: Path,
-    wait_until: Wait,
-) -> None:
+    start_process, write_model, encode, tmp_path, wait_until
+):
     model = write_model(tmp_path / "red.onnx")
     server = start_process("--model", model)
     assert server.client.get("/readyz").status_code == 200
@@ -54,12 +42,12 @@ def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
     head = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
     stopping, answers = threading.Event(), []
 
-    def slowly() -> Iterator[bytes]:
+    def slowly():
         yield head
         stopping.wait(10)
         yield encode() + b"\r\n--x--\r\n"
 
-    def send() -> None:
+    def send():
         kind = {"content-type": "multipart/form-data; boundary=x"}
         answers.append(server.client.post("/v1/photos", content=slowly(), headers=kind))
 
@@ -69,7 +57,7 @@ def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
     wait_until(lambda: idle not in server.client.get("/metrics").text)
     server.process.send_signal(signal.SIGTERM)
 
-    def is_closed() -> bool:
+    def is_closed():
         try:
             return not server.client.get("/readyz").is_success
         except httpx.HTTPError:
@@ -102,12 +90,8 @@ sys.exit(cli.main(sys.argv[1:]))
     ("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
 )
 def test_stopping_does_not_wait_for_a_photo_that_never_ends(
-    start_process: Callable[..., Any],
-    model_file: Path,
-    encode: Encode,
-    sent: signal.Signals,
-    code: int,
-) -> None:
+    start_process, model_file, encode, sent, code
+):
     options = ("--model", model_file, "--workers", "1", "--deadline", "1")
     server = start_process(*options, program=("-c", STUCK))
     refused = server.client.post("/v1/photos", files={"photos": encode()})
@@ -121,9 +105,7 @@ def test_stopping_does_not_wait_for_a_photo_that_never_ends(
 
 
 @pytest.mark.slow
-def test_callers_that_mean_no_good_are_hung_up_on(
-    start_process: Callable[..., Any], model_file: Path
-) -> None:
+def test_callers_that_mean_no_good_are_hung_up_on(start_process, model_file):
     """A body with two lengths, whose rest is no request; a head that never ends, one that never
     begins, and the rest of a body that was refused."""
     server = start_process("--model", model_file, "--deadline", "0.5")
@@ -157,7 +139,7 @@ def test_callers_that_mean_no_good_are_hung_up_on(
         time.sleep(0.3)
 
 
-def all_of(connection: socket.socket) -> bytes:
+def all_of(connection):
     """What comes until the server hangs up."""
     answer = b""
     with suppress(ConnectionError):
@@ -170,7 +152,7 @@ def all_of(connection: socket.socket) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet(monkeypatch):
     monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
 
 
@@ -186,23 +168,19 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--host", "no.such.host.invalid", "--no-auth"], 3, "no.such.host.invalid:8000"),
     ],
 )
-def test_what_does_not_start(
-    options: list[str], code: int, named: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_start(options, code, named, capfd):
     assert cli.main(["serve", *options]) == code
     assert named in capfd.readouterr().err
 
 
-def test_a_port_that_is_taken(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken(capfd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert cli.main(["serve", "--port", str(port)]) == 3
     assert f"127.0.0.1:{port}" in capfd.readouterr().err
 
 
-def test_hash_key_prints_the_line_to_store(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hash_key_prints_the_line_to_store(monkeypatch, capsys):
     key = "s" * 40
     monkeypatch.setattr("sys.stdin", io.StringIO(key + "\n"))
     assert cli.main(["serve", "--hash-key", "shop"]) == 0
@@ -211,7 +189,7 @@ def test_hash_key_prints_the_line_to_store(
     assert key not in printed
 
 
-def test_variables_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_environment(monkeypatch):
     for name in ("SERVICE_HOST", "PORT_8000_TCP_ADDR"):  # Kubernetes, for a service of that name
         monkeypatch.setenv(f"REALDAMAGE_{name}", "10.0.0.1")
     monkeypatch.setenv("REALDAMAGE_PORT", "tcp://10.0.0.1:8000")

@@ -1,11 +1,6 @@
 """Tenants: each has its own claims, rules and quota, and no key reaches what another tenant has."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +8,6 @@ from realdamage.claims import database
 from realdamage.errors import UsageError
 from realdamage.service.store import purge
 
-Wait = Callable[[Callable[[], object]], None]
 TENANTS = ("north", "south", "ops")
 ROLES = {
     "north": "admin reviewer tenant=north",
@@ -25,10 +19,10 @@ CLAIM = "C-1"
 
 
 @pytest.fixture
-def open_tenants(open_shop: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+def open_tenants(open_shop, tmp_path):
     """`open_tenants("north: {photos_per_day: 2}")`: with these lines as --tenants FILE."""
 
-    def start(tenants: str = "") -> Any:
+    def start(tenants=""):
         path = tmp_path / "tenants.yaml"
         path.write_text(tenants)
         return open_shop(ROLES, tenants=path)
@@ -37,9 +31,7 @@ def open_tenants(open_shop: Callable[..., Any], tmp_path: Path) -> Callable[...,
 
 
 @pytest.mark.databases
-def test_no_endpoint_reaches_what_another_tenant_has(
-    open_tenants: Callable[..., Any], wait_until: Wait
-) -> None:
+def test_no_endpoint_reaches_what_another_tenant_has(open_tenants, wait_until):
     """Every path and method of the interface's description, with the ids of the other tenant."""
     shop = open_tenants()
     found = shop.claim(CLAIM, "north", **SECRETS)
@@ -92,19 +84,16 @@ def test_no_endpoint_reaches_what_another_tenant_has(
     assert refused.status_code == 409, "nor whether the other tenant has seen a photo"
 
 
-def _fields_of(operation: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+def _fields_of(operation, described):
     """The fields of an endpoint's JSON body."""
     content = operation.get("requestBody", {}).get("content", {})
     found = content.get("application/json", {}).get("schema", {})
     name = found.get("$ref", "").rpartition("/")[2]
-    fields: dict[str, Any] = described["components"]["schemas"].get(name, {}).get("properties", {})
-    return fields
+    return described["components"]["schemas"].get(name, {}).get("properties", {})
 
 
 @pytest.mark.databases
-def test_two_tenants_use_the_same_ids_and_photos(
-    open_tenants: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_two_tenants_use_the_same_ids_and_photos(open_tenants, tmp_path):
     shop = open_tenants()
     for by in TENANTS:
         answer = shop.claim("A", by, order_id=f"O-{by}")
@@ -133,9 +122,7 @@ def test_two_tenants_use_the_same_ids_and_photos(
     assert names == ["north", "south"]
 
 
-def test_quota_rules_and_retention_are_each_tenants_own(
-    open_tenants: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quota_rules_and_retention_are_each_tenants_own(open_tenants, tmp_path, monkeypatch):
     policy = tmp_path / "policy.yaml"
     policy.write_text("cases: {undo_minutes: 0, second_person: [refund]}")
     shop = open_tenants(
@@ -161,9 +148,7 @@ def test_quota_rules_and_retention_are_each_tenants_own(
 
 
 @pytest.mark.parametrize("text", ["north: {quota: 1}", "{"])
-def test_a_wrong_file_of_tenants_does_not_start(
-    text: str, open_tenants: Callable[..., Any]
-) -> None:
+def test_a_wrong_file_of_tenants_does_not_start(text, open_tenants):
     with pytest.raises(UsageError, match=r"tenants\.yaml") as caught:
         open_tenants(text)
     assert caught.value.code == "tenants"

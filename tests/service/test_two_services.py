@@ -1,14 +1,9 @@
 """Two services on one store: what both say of one claim, and what is left when one dies."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,19 +13,15 @@ CLAIMS = 6
 @pytest.mark.slow
 @pytest.mark.parametrize("on_postgres", [False, True])
 def test_one_of_two_services_is_killed_and_nothing_acknowledged_is_lost(
-    on_postgres: bool,
-    trial: Callable[[str], Any],
-    request: pytest.FixtureRequest,
-    model_file: Path,
-    tmp_path: Path,
-) -> None:
+    on_postgres, trial, request, model_file, tmp_path
+):
     """On SQLite as processes that share a folder; on PostgreSQL each in a network namespace of its
     own, where this machine gives them."""
     two_services, store = trial("two_services"), tmp_path / "store"
     options = ("--threads", "1", "--deadline", "60", "--model", str(model_file))
     with ExitStack() as stack:
         url = ""
-        given: dict[str, Any] = {}
+        given = {}
         if on_postgres:
             url = request.getfixturevalue("postgres").new_url()
         if on_postgres and os.geteuid() == 0 and shutil.which("ip"):

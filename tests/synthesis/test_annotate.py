@@ -1,19 +1,17 @@
 """Honest overlays change what they draw and nothing else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from realdamage.synthesis.annotate import ANNOTATIONS, annotated
 
 
-def photo(height: int = 160, width: int = 220) -> np.ndarray:
+def photo(height=160, width=220):
     return np.random.default_rng(0).integers(60, 200, (height, width, 3)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("kind", ANNOTATIONS)
-def test_mask_is_what_changed(kind: str) -> None:
+def test_mask_is_what_changed(kind):
     rgb = photo()
     before = rgb.copy()
     for seed in range(4):
@@ -25,7 +23,7 @@ def test_mask_is_what_changed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(40, 800), (800, 40), (1700, 40)])
-def test_long_photos(shape: tuple[int, int]) -> None:
+def test_long_photos(shape):
     for seed, kind in enumerate(ANNOTATIONS):
         edit = annotated(photo(*shape), np.random.default_rng(seed), (kind,))
         assert edit.rgb.shape == (*shape, 3)

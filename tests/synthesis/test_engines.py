@@ -1,14 +1,9 @@
 """The engines that ask a diffusion model: they edit what they should, say where and how, keep every
 other byte, and name what is wrong with their settings."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -22,7 +17,7 @@ CALL = {"num_inference_steps": 1}
 DETAILS = {"model", "prompt", "negative_prompt", "seed", "call", "libraries"}
 
 
-def box(top: int, bottom: int, left: int, right: int) -> npt.NDArray[np.bool_]:
+def box(top, bottom, left, right):
     region = np.zeros(RGB.shape[:2], np.bool_)
     region[top:bottom, left:right] = True
     return region
@@ -31,25 +26,24 @@ def box(top: int, bottom: int, left: int, right: int) -> npt.NDArray[np.bool_]:
 REGION = box(40, 60, 70, 90)
 
 
-def load(engine: Any, model: str | Path, prompts: dict[str, Any], **options: Any) -> Any:
+def load(engine, model, prompts, **options):
     given = {"call": CALL, "side": 128} | options
     return engine("tiny", GeneratorSettings(str(model), "sd", options=given), prompts)
 
 
 @pytest.fixture(scope="module")
-def inpaint(inpainting_model: str, prompts: dict[str, Any]) -> Inpaint:
-    made: Inpaint = load(Inpaint, inpainting_model, prompts)
+def inpaint(inpainting_model, prompts):
+    made = load(Inpaint, inpainting_model, prompts)
     assert made.pipeline._pipe.safety_checker is None  # it would blacken photos
     return made
 
 
 @pytest.fixture(scope="module")
-def edit(editing_model: str, prompts: dict[str, Any]) -> Editor:
-    made: Editor = load(Editor, editing_model, prompts)
-    return made
+def edit(editing_model, prompts):
+    return load(Editor, editing_model, prompts)
 
 
-def answer_with(engine: Any, answer: Any, monkeypatch: Any) -> None:
+def answer_with(engine, answer, monkeypatch):
     """Its pipeline answers with a picture, or raises an error."""
     pipe = type(engine.pipeline._pipe)
     if isinstance(answer, Exception):
@@ -59,7 +53,7 @@ def answer_with(engine: Any, answer: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(pipe, "__call__", stub)
 
 
-def test_engines_are_found_by_name_and_by_import_path() -> None:
+def test_engines_are_found_by_name_and_by_import_path():
     for name, path in ENGINES.items():
         assert engine_class(name) is engine_class(path)
     for engine in ("paint", "nowhere:Engine", "realdamage.synthesis.codec:Nothing"):
@@ -68,7 +62,7 @@ def test_engines_are_found_by_name_and_by_import_path() -> None:
         assert caught.value.code == "unknown_engine"
 
 
-def test_outside_of_the_blend_every_byte_stays(inpaint: Inpaint) -> None:
+def test_outside_of_the_blend_every_byte_stays(inpaint):
     made = inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
     assert (made.rgb.shape, made.rgb.dtype, made.damage) == (RGB.shape, np.uint8, "cracked")
     assert set(made.details) == DETAILS
@@ -84,7 +78,7 @@ def test_outside_of_the_blend_every_byte_stays(inpaint: Inpaint) -> None:
 
 
 @pytest.mark.parametrize("name", ["inpaint", "edit"])
-def test_one_random_state_gives_one_edit(name: str, request: pytest.FixtureRequest) -> None:
+def test_one_random_state_gives_one_edit(name, request):
     engine = request.getfixturevalue(name)
     kind = engine.kinds[0]
     first, again, other = (
@@ -98,13 +92,11 @@ def test_one_random_state_gives_one_edit(name: str, request: pytest.FixtureReque
     assert first.mask.all() == (name == "edit")
 
 
-def test_windows_hold_the_region_at_native_size(
-    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_hold_the_region_at_native_size(inpaint, monkeypatch):
     """The pipeline answers with noise."""
-    seen: set[tuple[int, int]] = set()
+    seen = set()
 
-    def noise(self: Any, **given: Any) -> Any:
+    def noise(self, **given):
         width, height = given["image"].size
         assert given["mask_image"].size == (width, height) == (given["width"], given["height"])
         seen.add((width, height))
@@ -127,7 +119,7 @@ def test_windows_hold_the_region_at_native_size(
         assert seen == {expected}
 
 
-def test_an_editor_that_resizes_says_so(edit: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_editor_that_resizes_says_so(edit, monkeypatch):
     ramp = np.broadcast_to(np.linspace(0, 1, 224)[None, :, None], (160, 224, 3))
     answer_with(edit, ramp, monkeypatch)
     made = edit.apply(SMALL, "ai_whole", "cracked", np.random.default_rng(0))
@@ -137,9 +129,7 @@ def test_an_editor_that_resizes_says_so(edit: Editor, monkeypatch: pytest.Monkey
     assert np.abs(made.rgb.astype(int) - expected).max() <= 3
 
 
-def test_a_text_to_image_model_inpaints_through_its_sibling(
-    text_to_image_model: str, prompts: dict[str, Any]
-) -> None:
+def test_a_text_to_image_model_inpaints_through_its_sibling(text_to_image_model, prompts):
     engine = load(Inpaint, text_to_image_model, prompts)
     made = engine.regenerate(RGB, REGION, "dented", np.random.default_rng(0))
     assert engine.pipeline.name == "StableDiffusionInpaintPipeline"
@@ -147,10 +137,10 @@ def test_a_text_to_image_model_inpaints_through_its_sibling(
 
 
 def test_wrong_settings_and_models_are_named(
-    inpainting_model: str, text_to_image_model: str, prompts: dict[str, Any], tmp_path: Path
-) -> None:
+    inpainting_model, text_to_image_model, prompts, tmp_path
+):
     (tmp_path / "model_index.json").write_text('{"_class_name": "TomorrowsPipeline"}')
-    wrong: list[tuple[Any, str | Path, dict[str, Any], str]] = [
+    wrong = [
         (Inpaint, "m/m", {"side": 500}, "side"),
         (Inpaint, "m/m", {"languages": []}, "languages"),
         (Inpaint, "m/m", {"stpes": 3}, "stpes"),
@@ -182,9 +172,7 @@ def test_wrong_settings_and_models_are_named(
         ),
     ],
 )
-def test_failures_and_unusable_pictures_are_named(
-    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch, answer: Any, code: str, said: str
-) -> None:
+def test_failures_and_unusable_pictures_are_named(inpaint, monkeypatch, answer, code, said):
     answer_with(inpaint, answer, monkeypatch)
     with pytest.raises(SynthesisError, match=said) as caught:
         inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))

@@ -1,7 +1,5 @@
 """Painted damage: every type, where it goes, and that nothing else changes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -12,7 +10,7 @@ from realdamage.synthesis.paint import Paint, draw_damage, find_object
 every_damage = pytest.mark.parametrize("damage", DAMAGES)
 
 
-def photo() -> np.ndarray:
+def photo():
     """A red box on a grey table with a little noise, uint8."""
     image = Image.new("RGB", (260, 200), (190, 188, 185))
     ImageDraw.Draw(image).rectangle((78, 50, 182, 160), fill=(180, 40, 35))
@@ -20,7 +18,7 @@ def photo() -> np.ndarray:
     return (np.asarray(image) + noise).clip(0, 255).astype(np.uint8)
 
 
-def scene() -> np.ndarray:
+def scene():
     """A soft colour gradient with a little texture, linear light."""
     y, x = np.mgrid[0:120, 0:160].astype(np.float32)
     base = np.stack([0.3 + 0.2 * x / 160, 0.25 + 0.2 * y / 120, np.full_like(x, 0.35)], -1)
@@ -29,7 +27,7 @@ def scene() -> np.ndarray:
 
 
 @every_damage
-def test_the_damage_can_be_seen_and_stays_on_the_product(damage: str) -> None:
+def test_the_damage_can_be_seen_and_stays_on_the_product(damage):
     linear = scene()
     shares, contrasts = [], []
     for seed in range(12):
@@ -51,7 +49,7 @@ def test_the_damage_can_be_seen_and_stays_on_the_product(damage: str) -> None:
 
 
 @every_damage
-def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
+def test_paint_changes_the_mask_and_nothing_else(damage):
     for rgb in (*(np.full((96, 96, 3), level, np.uint8) for level in (0, 255)), photo()):
         edit = Paint().apply(rgb, np.random.default_rng(2), damage)
         assert (edit.damage, edit.rgb.dtype) == (damage, np.uint8)
@@ -61,7 +59,7 @@ def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
     assert changed[edit.mask].mean() > 0.5
 
 
-def test_paint_finds_the_product_before_a_plain_background() -> None:
+def test_paint_finds_the_product_before_a_plain_background():
     rgb = photo()
     likely, region = find_object(rgb)
     assert region is not None

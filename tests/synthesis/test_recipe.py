@@ -7,11 +7,9 @@ import hashlib
 import json
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -44,7 +42,7 @@ EVERY = {"annotated": 1.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 1.0}
 
 
 @pytest.fixture(scope="module")
-def codec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GeneratorSettings | None]:
+def codec(tmp_path_factory):
     """A codec with random weights, of the family toy."""
     path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
     save_house_codec(HouseCodec(HouseCodecSpec(stages=1, latent=2, width=4)), path)
@@ -52,9 +50,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GeneratorSettin
 
 
 @pytest.fixture(scope="module")
-def recipe(
-    codec: Any, photo_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> Recipe:
+def recipe(codec, photo_factory, tmp_path_factory):
     """Over four real photos: PNG, two of them damaged, split already."""
     root = tmp_path_factory.mktemp("source")
     rows = []
@@ -80,29 +76,29 @@ def recipe(
 
 
 @pytest.fixture(scope="module")
-def made(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(recipe, tmp_path_factory):
     """The set of the recipe, by two processes; tests must not change it."""
     root = tmp_path_factory.mktemp("made") / "set"
     synthesize(replace(recipe, workers=2), root)
     return root
 
 
-def synthesize(recipe: Recipe, root: Path, overwrite: bool = False) -> runner.Summary:
+def synthesize(recipe, root, overwrite=False):
     return runner.synthesize(recipe, root, {}, overwrite=overwrite)
 
 
-def contents(root: Path) -> dict[str, str]:
+def contents(root):
     paths = [path for folder in ("photos", "masks") for path in (root / folder).iterdir()]
     paths.append(root / "metadata.csv")
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def pixels(path: Path) -> np.ndarray:
+def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_every_photo_has_its_derived_kinds_all_saved_alike(made: Path) -> None:
+def test_every_photo_has_its_derived_kinds_all_saved_alike(made):
     table = read_manifest(made).table
     assert len(table) == 4 * 5
     for group, rows in table.groupby("group"):
@@ -146,8 +142,8 @@ def test_every_photo_has_its_derived_kinds_all_saved_alike(made: Path) -> None:
 
 
 def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
-    recipe: Recipe, write_set: Any, tmp_path: Path, photo_factory: Callable[..., Any]
-) -> None:
+    recipe, write_set, tmp_path, photo_factory
+):
     """`wild` has two photos of its own, an edit of a third, and an edit that shows nothing."""
     wild, root = tmp_path / "wild", tmp_path / "set"
     wild.mkdir()
@@ -202,15 +198,15 @@ def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
 
 
 def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
-    recipe: Recipe, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    recipe, made, tmp_path, monkeypatch
+):
     gone = {"gone": GeneratorSettings("gone.safetensors", "toy")}
     with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
         synthesize(replace(recipe, generators=gone), tmp_path / "cut")
     assert list((tmp_path / "cut").iterdir()) == []  # so that the next run may have it
-    make: Callable[..., int] = runner._make
+    make = runner._make
 
-    def fail_at_three(job: Any, index: int) -> int:
+    def fail_at_three(job, index):
         if index == 3:
             raise SynthesisError("the power went")
         return make(job, index)
@@ -231,15 +227,12 @@ def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_byt
 
 
 def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
-    run_command: Callable[..., Any],
-    photo_factory: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run_command, photo_factory, tmp_path, monkeypatch
+):
     (tmp_path / "mine").mkdir()
     for index in range(8):
         Image.fromarray(photo_factory(72, 72, index)).save(tmp_path / "mine" / f"{index}.jpg")
-    reached: list[Any] = []
+    reached = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: reached.append(address))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: reached.append(address))
     given = ("+recipe=codecs", "recipe.source.root=mine", "out=set", "recipe.workers=1")
@@ -252,7 +245,7 @@ def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
     assert set(table["split"]) == {"train", "val", "test", "policy"}
 
 
-def test_another_recipe_is_refused_until_it_is_cleared(recipe: Recipe, tmp_path: Path) -> None:
+def test_another_recipe_is_refused_until_it_is_cleared(recipe, tmp_path):
     """And nothing of the user's own is removed."""
     root, other = tmp_path / "set", replace(recipe, seed=4)
     synthesize(recipe, root)
@@ -284,17 +277,13 @@ def test_another_recipe_is_refused_until_it_is_cleared(recipe: Recipe, tmp_path:
         ({"generators": {"x": GeneratorSettings("w", engine="paint")}}, "engine=paint"),
     ],
 )
-def test_wrong_settings_are_named(
-    recipe: Recipe, tmp_path: Path, changes: dict[str, Any], key: str
-) -> None:
+def test_wrong_settings_are_named(recipe, tmp_path, changes, key):
     with pytest.raises((SynthesisError, ConfigError, UsageError), match=key):
         synthesize(replace(recipe, **changes), tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
 
-def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(
-    recipe: Recipe, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(recipe, caplog):
     """In expectation: by the counts that the recipe plans and the share of painted edits that it
     works out."""
     shares = {
@@ -316,9 +305,7 @@ def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(
     assert len(caplog.records) == 1
 
 
-def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(recipe, tmp_path, monkeypatch):
     """The rest of Ray is tested on a cluster, in tests/scale."""
     cluster = SimpleNamespace(in_actors=lambda *_, **__: iter(()))
     monkeypatch.setitem(sys.modules, "realdamage.scale.cluster", cluster)
@@ -327,7 +314,7 @@ def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(
     assert caught.value.code == "folder_not_shared"
 
 
-def test_annotations_on_edits_are_not_called_synthetic(recipe: Recipe, tmp_path: Path) -> None:
+def test_annotations_on_edits_are_not_called_synthetic(recipe, tmp_path):
     plain, marked = tmp_path / "plain", tmp_path / "marked"
     wholes = replace(recipe, shares={"default": {"ai_whole": 1.0}})
     synthesize(wholes, plain)
@@ -349,10 +336,10 @@ class Darken:
     fills_machine: ClassVar = True
     asked: ClassVar[list[str]] = []
 
-    def __init__(self, name: str, settings: GeneratorSettings, prompts: Any) -> None:
+    def __init__(self, name, settings, prompts):
         self.weights = str(settings.weights)
 
-    def apply(self, rgb: Any, kind: str, damage: str, rng: np.random.Generator) -> Edit:
+    def apply(self, rgb, kind, damage, rng):
         Darken.asked.append(damage)
         mask = np.zeros(rgb.shape[:2], np.bool_)
         mask[: rgb.shape[0] // 2] = True
@@ -360,9 +347,7 @@ class Darken:
         return Edit(edited, mask, damage, {"model": self.weights})
 
 
-def test_an_engine_is_one_class_and_one_entry_of_a_recipe(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_is_one_class_and_one_entry_of_a_recipe(recipe, tmp_path, monkeypatch):
     """It gets the edits that it can make, and its details reach the manifest."""
     monkeypatch.setattr(runner, "Darken", Darken, raising=False)
     mine = GeneratorSettings("hub/mine", "mine", "realdamage.synthesis.runner:Darken")
