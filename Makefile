@@ -42,6 +42,9 @@ quickstart: .venv/installed-train  ## the whole pipeline on data/sample: install
 	'Next: your own photos (README.md, "Fit it to your own photos"):' \
 	'  $(BIN)/realdamage-synthesize +recipe=codecs recipe.source.root=YOUR_PHOTOS out=out/data/mine'
 
+# Dozens of processes import the same modules: their bytecode is kept, also where a machine is set not to write any.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/installed-synth  ## install and run all tests
 	@[ -d ../shared ] || echo "There is no ../shared next to this folder: the tests marked 'shared' will be skipped."
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)

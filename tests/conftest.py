@@ -171,13 +171,13 @@ def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A slow test, which each that needs a trained network is, gets a second chance, as servers,
-    browsers and clusters may start too late on a busy machine; the summary lists those that needed
-    it. Each worker begins with its share of them, so that none is left running at the end while the
-    others have nothing to do."""
+    """A slow test, which each benchmark and each that needs a trained network is, gets a second
+    chance, as servers, browsers and clusters may start too late on a busy machine; the summary
+    lists those that needed it. Each worker begins with its share of them, so that none is left
+    running at the end while the others have nothing to do."""
     slow: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        if "tiny_run" in getattr(item, "fixturenames", ()):
+        if {"benchmark", "tiny_run"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.flaky(reruns=1))

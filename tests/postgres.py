@@ -1,7 +1,5 @@
 """A real PostgreSQL server on this machine, for tests and trials: `Server()`, then `new_url()`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -9,10 +7,9 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 
-def find_programs() -> Path | None:
+def find_programs():
     """The folder of initdb and pg_ctl, on the path or where Debian puts it; None without one."""
     found = shutil.which("initdb")
     if found:
@@ -28,13 +25,13 @@ class Server:
     "198.18.0.0/24". options: of the server, such as "port=5432".
     """
 
-    def __init__(self, *options: str, is_safe: bool = False, net: str = "") -> None:
+    def __init__(self, *options, is_safe=False, net=""):
         programs = find_programs()
         if programs is None:
             raise FileNotFoundError("no initdb: apt-get install postgresql")
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="realdamage-postgres-"))
-        self._as: dict[str, Any] = {"cwd": self._folder}
+        self._as = {"cwd": self._folder}
         if os.geteuid() == 0:  # the server refuses to run as root
             shutil.chown(self._folder, "postgres", "postgres")
             self._as |= {"user": "postgres", "group": "postgres", "extra_groups": []}
@@ -53,15 +50,15 @@ class Server:
         self._options = " ".join(f"-c {one}" for one in settings)
         self.start()
 
-    def start(self) -> None:
+    def start(self):
         """Start it, at the first time or again."""
         self._call("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", self._options)
 
-    def stop(self) -> None:
+    def stop(self):
         """End all connections and the server, as a power cut does."""
         self._call("pg_ctl", "stop", "-w", "-m", "immediate")
 
-    def new_url(self) -> str:
+    def new_url(self):
         """The address of a new, empty database."""
         self._count += 1
         name = f"claims_{self._count}"
@@ -69,15 +66,15 @@ class Server:
         self._run("createdb", *connect, name)
         return f"postgresql+psycopg://realdamage@127.0.0.1:{self.port}/{name}"
 
-    def close(self) -> None:
+    def close(self):
         """Stop it and remove its folder."""
         with contextlib.suppress(subprocess.CalledProcessError):
             self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _call(self, program: str, *options: str) -> None:
+    def _call(self, program, *options):
         self._run(program, "-D", str(self._data), *options)
 
-    def _run(self, program: str, *options: str) -> None:
+    def _run(self, program, *options):
         command = [str(self._programs / program), *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120, **self._as)

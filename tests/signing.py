@@ -1,8 +1,6 @@
 """Photos with content credentials, signed by a throw-away maker under a throw-away authority:
 trusted by nobody, or by whoever lists that authority."""
 
-from __future__ import annotations
-
 import datetime
 import io
 import time
@@ -21,7 +19,7 @@ DAY = datetime.timedelta(days=1)
 _UNJUDGED = {"verify": {"verify_after_sign": False, "verify_trust": False}}
 
 
-def _name(organization: str) -> x509.Name:
+def _name(organization):
     values = {
         NameOID.COUNTRY_NAME: "DE",
         NameOID.ORGANIZATION_NAME: organization,
@@ -34,30 +32,30 @@ class Signing:
     """authority: PEM of who issues the maker's certificate. chain: the maker's certificate with the
     authority's."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._issuer, self._own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         self.authority = self._certificate("Throw-away authority", self._issuer, 2 * DAY)
         self.chain = self._chain("e-mail", 2 * DAY)
 
-    def _chain(self, purpose: str, valid: datetime.timedelta) -> str:
+    def _chain(self, purpose, valid):
         maker = self._certificate("Throw-away maker", self._own, valid, PURPOSES[purpose])
         return maker + self.authority
 
     def sign(
         self,
-        source_type: str = "",
+        source_type="",
         *,
-        data: bytes,
-        action: str = "c2pa.created",
-        parent: bytes = b"",
-        relationship: str = "parentOf",
-        mime: str = "image/jpeg",
-        purpose: str = "e-mail",
-        valid: datetime.timedelta = 2 * DAY,
-    ) -> bytes:
+        data,
+        action="c2pa.created",
+        parent=b"",
+        relationship="parentOf",
+        mime="image/jpeg",
+        purpose="e-mail",
+        valid=2 * DAY,
+    ):
         """The photo `data` with a manifest of one action. parent: a JPEG that it was made from.
         valid: how long the maker's certificate is."""
-        step: dict[str, object] = {"action": action}
+        step = {"action": action}
         if source_type:
             step["digitalSourceType"] = SOURCE_TYPES + source_type
         if parent:
@@ -86,7 +84,7 @@ class Signing:
         builder.sign(signer, mime, io.BytesIO(data), out)
         return out.getvalue()
 
-    def expired(self, data: bytes) -> bytes:
+    def expired(self, data):
         """A capture signed with a certificate that has run out since, without a time stamp. Takes 2
         seconds, on a busy machine more."""
         for seconds in (1, 10):
@@ -99,13 +97,7 @@ class Signing:
             return signed
         raise TimeoutError("signing takes more than 10 seconds")
 
-    def _certificate(
-        self,
-        subject: str,
-        key: ec.EllipticCurvePrivateKey,
-        valid: datetime.timedelta,
-        purpose: str = "",
-    ) -> str:
+    def _certificate(self, subject, key, valid, purpose=""):
         """A certificate in PEM. purpose: of a signer's; without one it is the authority's own."""
         now, issues = datetime.datetime.now(datetime.UTC), not purpose
         own, issuer = key.public_key(), self._issuer.public_key()

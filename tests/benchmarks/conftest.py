@@ -1,25 +1,20 @@
 """Figures of the benchmarks beyond their timings, printed as one table when all are done."""
 
-from __future__ import annotations
-
 import math
 import time
-from collections.abc import Callable, Mapping
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
-Report = Callable[[str, float, str], None]
 _ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 
 
 @pytest.fixture
-def report(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Report:
+def report(benchmark, request):
     """`report("network", 0.8, ".0%")` puts a figure into the benchmark's `extra_info` and the table
     at the end; the third argument is its format."""
     rows = request.config.stash.setdefault(_ROWS, [])
 
-    def add(name: str, value: float, form: str) -> None:
+    def add(name, value, form):
         benchmark.extra_info[name] = value
         rows.append((request.node.name, name, format(value, form)))
 
@@ -27,17 +22,17 @@ def report(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Repor
 
 
 @pytest.fixture(scope="session")
-def measures(request: pytest.FixtureRequest) -> bool:
+def measures(request):
     """False in a run of the tests, which only sees that the code still runs."""
     return bool(request.config.getoption("benchmark_enable"))
 
 
 @pytest.fixture(scope="session")
-def seconds(measures: bool) -> Callable[[Mapping[str, Callable[[], object]]], dict[str, float]]:
+def seconds(measures):
     """`seconds({"a": step, "b": other})`: those of the fastest of five rounds of each step. Taken
     in turn, so that a slow moment of the machine affects all of them."""
 
-    def timed(steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    def timed(steps):
         best = dict.fromkeys(steps, math.inf)
         for _ in range(5 if measures else 1):
             for name, step in steps.items():
@@ -49,9 +44,7 @@ def seconds(measures: bool) -> Callable[[Mapping[str, Callable[[], object]]], di
     return timed
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter, config):
     rows = config.stash.get(_ROWS, [])
     if not rows or not config.getoption("benchmark_enable"):
         return

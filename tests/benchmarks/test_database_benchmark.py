@@ -1,40 +1,31 @@
 """The index of earlier claims at a million photos: the first look-up of a process, the next ones,
 and how long a purge keeps others from writing. The chained log with eight writers at once."""
 
-from __future__ import annotations
-
 import runpy
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from realdamage.claims.database import Database, Photo
 from realdamage.claims.index import ClaimIndex, Fingerprint
 from realdamage.core.fingerprint import PhotoHash
 
-Report = Callable[[str, float, str], None]
 PURGED = 20_000
 WRITERS = 8
 KINDS = ("sqlite", pytest.param("postgres", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")
-def count(measures: bool) -> int:
+def count(measures):
     return 1_000_000 if measures else 2_000
 
 
-def random_rows(
-    rng: np.random.Generator, start: int, end: int, old: int
-) -> Iterator[tuple[str, int, str, bytes, int, bytes, bytes]]:
+def random_rows(rng, start, end, old):
     """Photos of these numbers; the first `old` are from 2020."""
     size = 32 + 32 + 768
     coarse = rng.integers(-(2**63), 2**63 - 1, end - start).tolist()
@@ -46,15 +37,13 @@ def random_rows(
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def where(
-    request: pytest.FixtureRequest, count: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path | str]:
+def where(request, count, tmp_path_factory):
     """A database with hashes of so many photos, their bits drawn by chance."""
-    path: Path | str = tmp_path_factory.mktemp("index") / "claims.sqlite"
+    path = tmp_path_factory.mktemp("index") / "claims.sqlite"
     if request.param == "postgres":
         path = request.getfixturevalue("postgres").new_url()
     database, rng = Database(path), np.random.default_rng(0)
-    bands = [one for one in Photo.__table__.indexes if "_band_" in str(one.name)]  # type: ignore[attr-defined]
+    bands = [one for one in Photo.__table__.indexes if "_band_" in str(one.name)]
     with database.transaction() as session:
         for band in bands:  # making them at the end is faster
             session.execute(text(f"DROP INDEX {band.name}"))
@@ -64,7 +53,7 @@ def where(
     for start in range(0, count, 20_000):
         rows = random_rows(rng, start, min(start + 20_000, count), min(PURGED, count // 2))
         with database.transaction() as session:
-            connection: Any = session.connection().connection.driver_connection
+            connection = session.connection().connection.driver_connection
             if isinstance(path, Path):
                 connection.executemany(insert, rows)
                 continue
@@ -83,7 +72,7 @@ def where(
         path.unlink()
 
 
-def photo(seed: int) -> Fingerprint:
+def photo(seed):
     rng = np.random.default_rng([1, seed])
     hashes = [
         PhotoHash(words[0], words[1:], np.zeros(768, np.float32))
@@ -92,7 +81,7 @@ def photo(seed: int) -> Fingerprint:
     return Fingerprint(rng.bytes(32).hex(), *hashes)
 
 
-def test_looking_a_photo_up(benchmark: BenchmarkFixture, report: Report, where: Path | str) -> None:
+def test_looking_a_photo_up(benchmark, report, where):
     with ClaimIndex(Database(where)) as index:
         with index.database.reading():
             pass  # connected, as a service is before its first claim
@@ -107,19 +96,13 @@ def test_looking_a_photo_up(benchmark: BenchmarkFixture, report: Report, where: 
         report("file, GB", where.stat().st_size / 1e9, ".2f")
 
 
-def test_purging(
-    benchmark: BenchmarkFixture,
-    report: Report,
-    where: Path | str,
-    count: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_purging(benchmark, report, where, count, monkeypatch):
     """The longest time that one transaction keeps others from writing."""
-    times: list[float] = []
+    times = []
     transaction = Database.transaction
 
     @contextmanager
-    def timed(database: Database) -> Iterator[Session]:
+    def timed(database):
         start = time.perf_counter()
         with transaction(database) as session:
             yield session
@@ -135,14 +118,12 @@ def test_purging(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_eight_writers(
-    benchmark: BenchmarkFixture, report: Report, kind: str, measures: bool, tmp_path: Path
-) -> None:
+def test_eight_writers(benchmark, report, kind, measures, tmp_path):
     """How many changes a second are on the disk: flushed, as in production."""
-    where: Path | str = tmp_path / "claims.sqlite"
-    server: Any = None
+    where = tmp_path / "claims.sqlite"
+    server = None
     if kind == "postgres":
-        module: Any = runpy.run_path(str(Path(__file__).parents[1] / "postgres.py"))
+        module = runpy.run_path(str(Path(__file__).parents[1] / "postgres.py"))
         if module["find_programs"]() is None:
             pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
         server = module["Server"](is_safe=True)
@@ -151,12 +132,12 @@ def test_eight_writers(
     with database.reading():
         pass  # its tables are made
 
-    def write(writer: int) -> None:
+    def write(writer):
         for number in range(each):
             with database.transaction() as session:
                 database.record(session, {"event": "tried", "writer": writer, "number": number})
 
-    def write_all() -> None:
+    def write_all():
         with ThreadPoolExecutor(WRITERS) as pool:
             list(pool.map(write, range(WRITERS)))
 

@@ -4,24 +4,19 @@
 as `train/mfu` counts them, so a run's own figure can be compared with these.
 """
 
-from __future__ import annotations
-
 import timeit
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from realdamage.core.scorer import OnnxScorer
 from realdamage.exporting.onnx import onnx_bytes
 from realdamage.schema import ModelConfig
 from realdamage.training.callbacks import flops_per_tile
-from realdamage.training.network import EvidenceViT, build_network
+from realdamage.training.network import build_network
 
 DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 TILE = 224
@@ -29,7 +24,6 @@ BATCH = 256
 WARM_UP, STEPS = 20, 50
 LEAST_MFU = 0.4
 
-Report = Callable[[str, float, str], None]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 needs_cuda_onnx = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
@@ -37,18 +31,16 @@ needs_cuda_onnx = pytest.mark.skipif(
 )
 
 
-def network() -> EvidenceViT:
+def network():
     """Random weights: the speed does not depend on them."""
     return build_network(ModelConfig(DINOV2, TILE, False))
 
 
-def tiles(count: int) -> np.ndarray:
+def tiles(count):
     return np.random.default_rng(0).integers(0, 256, (count, TILE, TILE, 3), dtype=np.uint8)
 
 
-def training_step(
-    learner: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor
-) -> torch.Tensor:
+def training_step(learner, optimizer, batch):
     """Forward, back and update, in bf16 as trainer=gpu has it."""
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(batch.device.type, torch.bfloat16):
@@ -59,7 +51,7 @@ def training_step(
     return loss.detach()
 
 
-def test_the_step_that_is_measured_learns() -> None:
+def test_the_step_that_is_measured_learns():
     """On any machine: the same step, on the CPU, with a network of the same kind."""
     torch.manual_seed(0)
     learner = build_network(ModelConfig("test_vit", 64, False)).train()
@@ -73,15 +65,13 @@ def test_the_step_that_is_measured_learns() -> None:
 @needs_cuda
 @pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_training_of_dinov2_small(
-    benchmark: BenchmarkFixture, report: Report, compiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_of_dinov2_small(benchmark, report, compiled, monkeypatch):
     """Tiles a second and MFU of training steps whose tiles are on the GPU already. The limit holds
     for torch.compile, which is how to train for long; without it the figure is only shown."""
     device = torch.device("cuda")
     # TF32 where bf16 does not reach, as PyTorch recommends for training.
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    learner: Any = network().to(device).train()
+    learner = network().to(device).train()
     per_tile = flops_per_tile(learner)
     peak = get_available_flops(device, torch.bfloat16)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-4, fused=True)
@@ -89,7 +79,7 @@ def test_training_of_dinov2_small(
         learner = torch.compile(learner)
     batch = torch.from_numpy(tiles(BATCH)).to(device)
 
-    def steps(count: int) -> None:
+    def steps(count):
         for _ in range(count):
             training_step(learner, optimizer, batch)
         torch.cuda.synchronize()
@@ -113,7 +103,7 @@ def test_training_of_dinov2_small(
 @needs_cuda_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("photos", [1, 64])
-def test_latency_of_onnx_on_cuda(benchmark: BenchmarkFixture, report: Report, photos: int) -> None:
+def test_latency_of_onnx_on_cuda(benchmark, report, photos):
     """Milliseconds of a run over the tiles of 1 or 64 photos, one tile each, copies included. The
     scores must be those of the CPU."""
     data = onnx_bytes(network().eval(), 20)

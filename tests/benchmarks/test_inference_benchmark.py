@@ -4,19 +4,14 @@
 they are what to compare.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from realdamage.core.detector import PACKAGED_MODEL, Detector
 from realdamage.core.pooling import Pooling, pool
@@ -46,19 +41,13 @@ for photo in sys.argv[2:]:
     print(peak())
 """
 
-Report = Callable[[str, float, str], None]
-Seconds = Callable[..., dict[str, float]]
-Jpeg = Callable[[str], Path]
-
 
 @pytest.fixture(scope="module")
-def jpeg(
-    measures: bool, tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[..., Any]
-) -> Jpeg:
+def jpeg(measures, tmp_path_factory, photo_factory):
     """`jpeg("640x480")`: the path of a photo of that size, quality 90; each is made once."""
     folder = tmp_path_factory.mktemp("jpeg")
 
-    def make(size: str) -> Path:
+    def make(size):
         path = folder / f"{size}.jpg"
         if not path.exists():
             width, height = (side // (1 if measures else 4) for side in SIZES[size])
@@ -69,19 +58,12 @@ def jpeg(
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
+def detector():
     return Detector(threads=THREADS)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_verdict(
-    benchmark: BenchmarkFixture,
-    report: Report,
-    seconds: Seconds,
-    detector: Detector,
-    jpeg: Jpeg,
-    size: str,
-) -> None:
+def test_a_verdict(benchmark, report, seconds, detector, jpeg, size):
     """From bytes; and the shares of its parts, each timed alone."""
     data, spec = jpeg(size).read_bytes(), detector.pixel_spec
     verdict = benchmark(detector.predict, data)
@@ -91,7 +73,7 @@ def test_a_verdict(
     scorer = OnnxScorer(PACKAGED_MODEL.read_bytes(), threads=THREADS)
     logit, evidence = scorer(tiles.tiles)
 
-    def map_and_regions() -> None:
+    def map_and_regions():
         assemble(evidence, tiles, spec)
         find_regions(verdict.heatmap, verdict.cell, (photo.width, photo.height))
 
@@ -112,14 +94,7 @@ def test_a_verdict(
         report(f"share of {name}", part / sum(parts.values()), ".1%")
 
 
-def test_onnx_against_torch(
-    benchmark: BenchmarkFixture,
-    report: Report,
-    seconds: Seconds,
-    measures: bool,
-    detector: Detector,
-    jpeg: Jpeg,
-) -> None:
+def test_onnx_against_torch(benchmark, report, seconds, measures, detector, jpeg):
     """How many times as long torch takes for one network, of random weights."""
     backbone = "vit_lite" if measures else "test_vit"
     network = build_network(ModelConfig(backbone, 128, False)).eval()
@@ -139,9 +114,7 @@ def test_onnx_against_torch(
     report("torch / onnx", took["torch"] / took["onnx"], ".2f")
 
 
-def test_a_list(
-    benchmark: BenchmarkFixture, report: Report, seconds: Seconds, detector: Detector, jpeg: Jpeg
-) -> None:
+def test_a_list(benchmark, report, seconds, detector, jpeg):
     """Photos in one call, against one call each: the next is read while the network runs."""
     photos = [jpeg("640x480").read_bytes()] * (2 if benchmark.disabled else 64)
     verdicts = benchmark.pedantic(detector.predict, args=(photos,), rounds=1)
@@ -157,7 +130,7 @@ def test_a_list(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-def test_memory(benchmark: BenchmarkFixture, report: Report, jpeg: Jpeg) -> None:
+def test_memory(benchmark, report, jpeg):
     """Peak of a process that scores one photo after the other, in MiB."""
     photos = [str(jpeg(size)) for size in ("1280x960", "4000x3000")]
     command = [sys.executable, "-c", PEAK, str(THREADS), *photos]

@@ -3,17 +3,11 @@
 `make bench` times them; ratios come from one run, so they are what to compare.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.degradations import Degradations
@@ -25,14 +19,10 @@ from realdamage.training.network import build_network
 
 SPEC = PixelSpec(tile=128, patch=16, overlap=32)
 UNITS = 8
-Report = Callable[[str, float, str], None]
-Seconds = Callable[..., dict[str, float]]
 
 
 @pytest.fixture(scope="module")
-def pairs(
-    tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[..., np.ndarray]
-) -> Path:
+def pairs(tmp_path_factory, photo_factory):
     """Pairs of 384 × 512 JPEGs, the size of a phone photo after a shop's own resize, with masks."""
     root = tmp_path_factory.mktemp("pairs")
     mask = np.zeros((384, 512), np.uint8)
@@ -51,14 +41,12 @@ def pairs(
     return root
 
 
-def load(dataset: PairDataset) -> dict[str, torch.Tensor]:
+def load(dataset):
     return collate_units([dataset[0, index] for index in range(UNITS)])
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0], ids=["clean", "laundered"])
-def test_loader_against_network(
-    benchmark: BenchmarkFixture, report: Report, seconds: Seconds, pairs: Path, probability: float
-) -> None:
+def test_loader_against_network(benchmark, report, seconds, pairs, probability):
     """Pairs a second of one loading process, and how many times what the CPU's own network consumes
     that is: on one thread, as the loader is one process. The limit is three times."""
     torch.set_num_threads(1)
@@ -66,7 +54,7 @@ def test_loader_against_network(
     settings = DataConfig(degradations=Degradations(probability=probability))
     dataset = PairDataset(read_manifest(pairs), SPEC, settings, seed=0)
 
-    def step() -> None:
+    def step():
         logit, evidence = network(batch["tiles"])
         (logit.sum() + evidence.sum()).backward()
 
@@ -77,9 +65,7 @@ def test_loader_against_network(
     report("times what training consumes", took["train"] / took["load"], ".1f")
 
 
-def test_shards_against_files(
-    benchmark: BenchmarkFixture, report: Report, seconds: Seconds, pairs: Path, tmp_path: Path
-) -> None:
+def test_shards_against_files(benchmark, report, seconds, pairs, tmp_path):
     """Pairs a second of one loading process from shards, and how many times that from files."""
     write_shards(read_manifest(pairs), tmp_path / "shards")
     files, shards = (

@@ -5,29 +5,20 @@ Ray costs at the start. What a lost worker costs is tested in tests/scale/test_r
 are what to compare.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from PIL import Image
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from realdamage.scale import score
-from realdamage.scale.run import Engine
 
 T = TypeVar("T")
-Report = Callable[[str, float, str], None]
 PHOTOS = 160
 
 
 @pytest.fixture(scope="module")
-def names(
-    tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[..., object]
-) -> list[str]:
+def names(tmp_path_factory, photo_factory):
     """Many names of one photo of 640×480."""
     folder = tmp_path_factory.mktemp("photos")
     Image.fromarray(photo_factory(480, 640, 0)).save(folder / "0.jpg", quality=90)
@@ -41,13 +32,13 @@ class Run:
     """One run: when it judged its first photo, and its rate after the first quarter of the photos,
     when all workers run."""
 
-    def __init__(self, names: list[str], output: Path, engine: Engine) -> None:
+    def __init__(self, names, output, engine):
         self.start = time.perf_counter()
         done = score(names, output, engine=engine, progress=self.watch)
         assert done.judged == self.judged == len(names)
         self.seconds = time.perf_counter() - self.start
 
-    def watch(self, steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+    def watch(self, steps, total, description):
         for number, step in enumerate(steps, start=1):
             now = time.perf_counter()
             if number == 1:
@@ -61,9 +52,7 @@ class Run:
 
 
 @pytest.mark.slow
-def test_ray_against_the_local_runner(
-    benchmark: BenchmarkFixture, report: Report, names: list[str], tmp_path: Path
-) -> None:
+def test_ray_against_the_local_runner(benchmark, report, names, tmp_path):
     """Each gets one thread a session. On a busy machine the runner with more processes gets more of
     it, so the ratio says something on a quiet one only."""
     if benchmark.disabled:

@@ -1,51 +1,38 @@
 """What HTTP costs: requests a second and waiting times of a real server process at 1, 8 and 32
 callers, compared with one-by-one calls of the wrapper. Photos of 640×480, one a request."""
 
-from __future__ import annotations
-
 import io
-import json
-import subprocess
-import sys
-import threading
+import runpy
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from realdamage.core.detector import Detector
 
 THREADS = 2
-Report = Callable[[str, float, str], None]
 
 
 @pytest.fixture(scope="module")
-def photo(measures: bool, photo_factory: Callable[[int, int, int], np.ndarray]) -> bytes:
+def photo(measures, photo_factory):
     data, shrink = io.BytesIO(), 1 if measures else 4
     Image.fromarray(photo_factory(480 // shrink, 640 // shrink, 0)).save(data, "JPEG", quality=90)
     return data.getvalue()
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", "--deadline", "300"]
-    command += ["--threads", str(THREADS)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if (event := json.loads(line))["event"] == "listening":
-                break
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield int(event["url"].rpartition(":")[2])
-        server.terminate()
+def url():
+    process = runpy.run_path(str(Path(__file__).parents[1] / "serving.py"))["Process"]
+    server = process("--deadline", "300", "--threads", str(THREADS))
+    yield server.url
+    server.kill()
 
 
-def post(client: httpx.Client, photo: bytes) -> float:
+def post(client, photo):
     """Milliseconds of one request; its verdict must be there."""
     start = time.perf_counter()
     answer = client.post("/v1/photos", files={"photos": ("p.jpg", photo)})
@@ -56,22 +43,15 @@ def post(client: httpx.Client, photo: bytes) -> float:
 
 
 @pytest.mark.parametrize("clients", [1, 8, 32])
-def test_callers_at_once(
-    benchmark: BenchmarkFixture,
-    report: Report,
-    measures: bool,
-    port: int,
-    photo: bytes,
-    clients: int,
-) -> None:
+def test_callers_at_once(benchmark, report, measures, url, photo, clients):
     each = max(4, 64 // clients) if measures else 1
     clients = clients if measures else min(clients, 2)
 
-    def call(_: int) -> list[float]:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
+    def call(_):
+        with httpx.Client(base_url=url, timeout=300) as client:
             return [post(client, photo) for _ in range(each)]
 
-    def all_at_once() -> tuple[float, list[float]]:
+    def all_at_once():
         start = time.perf_counter()
         with ThreadPoolExecutor(clients) as pool:
             found = [ms for waits in pool.map(call, range(clients)) for ms in waits]

@@ -1,11 +1,7 @@
 """Photos for claims, as bytes, and a detector that sees redness: blue textures are real, red
 rectangles synthetic."""
 
-from __future__ import annotations
-
 import io
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +11,13 @@ from realdamage.core.detector import Detector
 from realdamage.core.policy import Calibration
 from realdamage.core.pooling import Pooling
 
-Photo = Callable[..., bytes]
-
 
 @pytest.fixture(scope="session")
-def claim_photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> Photo:
+def claim_photo(photo_factory):
     """`claim_photo(seed, red=False, size=(400, 360), quality=90)`: a JPEG's bytes; `red` paints a
     quarter."""
 
-    def make(
-        seed: int, *, red: bool = False, size: tuple[int, int] = (400, 360), quality: int = 90
-    ) -> bytes:
+    def make(seed, *, red=False, size=(400, 360), quality=90):
         width, height = size
         grey = photo_factory(height, width, seed)[..., :1].astype(np.float64)
         rgb = (grey * (0.4, 0.6, 0.5) + (0, 0, 100)).clip(0, 255).astype(np.uint8)
@@ -39,9 +31,7 @@ def claim_photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> Photo:
 
 
 @pytest.fixture(scope="session")
-def detector(
-    save_red_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Detector:
+def detector(save_red_model, tmp_path_factory):
     path = save_red_model(
         tmp_path_factory.mktemp("claim") / "red.onnx",
         pooling=Pooling(tile_sharpness=2.0, patch_sharpness=1.0, patch_weight=0.5),

@@ -1,11 +1,7 @@
 """The database of claims: its tables in every version, and what PostgreSQL adds."""
 
-from __future__ import annotations
-
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +25,10 @@ OLD = Path(__file__).with_name("store_version_2.sql")
 
 
 @pytest.fixture
-def opened(tmp_path: Path, database_url: str) -> Callable[[], Database]:
+def opened(tmp_path, database_url):
     """`opened()`: the database, its tables made."""
 
-    def open_it() -> Database:
+    def open_it():
         database = Database(database_url or tmp_path / "claims.sqlite")
         with database.reading():
             return database
@@ -40,15 +36,13 @@ def opened(tmp_path: Path, database_url: str) -> Callable[[], Database]:
     return open_it
 
 
-def log_something(database: Database, name: str = "tried") -> None:
+def log_something(database, name="tried"):
     with database.transaction() as session:
         database.record(session, {"event": name})
 
 
 @pytest.mark.databases
-def test_the_revisions_together_make_the_tables_of_the_models(
-    opened: Callable[[], Database],
-) -> None:
+def test_the_revisions_together_make_the_tables_of_the_models(opened):
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_current_head() == migrate.HEAD
@@ -64,7 +58,7 @@ def test_the_revisions_together_make_the_tables_of_the_models(
                 assert f"substr(fine, {start}, {length})" in indexes[f"photos_band_{start}"]
 
 
-def test_a_store_from_before_the_revisions_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_store_from_before_the_revisions_is_brought_up_to_date(tmp_path):
     path = tmp_path / "claims.sqlite"
     with sqlite3.connect(path) as old:
         old.executescript(OLD.read_text())
@@ -82,7 +76,7 @@ def test_a_store_from_before_the_revisions_is_brought_up_to_date(tmp_path: Path)
 
 
 @pytest.mark.databases
-def test_tables_of_a_newer_version_are_left_alone(opened: Callable[[], Database]) -> None:
+def test_tables_of_a_newer_version_are_left_alone(opened):
     database = opened()
     log_something(database)
     with database.transaction() as session:
@@ -96,7 +90,7 @@ def test_tables_of_a_newer_version_are_left_alone(opened: Callable[[], Database]
 
 
 @pytest.mark.slow
-def test_tables_that_another_program_made_are_left_alone(postgres: Any) -> None:
+def test_tables_that_another_program_made_are_left_alone(postgres):
     url = postgres.new_url()
     with create_engine(url).begin() as connection:
         connection.execute(text("CREATE TABLE orders (id INTEGER)"))
@@ -117,9 +111,7 @@ def test_tables_that_another_program_made_are_left_alone(postgres: Any) -> None:
         ("postgresql://me:hunter2@127.0.0.1:1/claims", "database_unusable"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_refused_without_its_password(
-    url: str, code: str
-) -> None:
+def test_an_address_that_cannot_be_used_is_refused_without_its_password(url, code):
     with pytest.raises(RealDamageError) as caught:
         log_something(Database(url))
     assert caught.value.code == code
@@ -127,9 +119,7 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_password(
 
 
 @pytest.mark.slow
-def test_a_machine_that_vanished_while_it_wrote_stops_no_other(
-    postgres: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_vanished_while_it_wrote_stops_no_other(postgres, monkeypatch):
     """Its server notices after 2/3 of the time that others wait for their turn."""
     monkeypatch.setattr("realdamage.claims.database._WAIT_S", 3.0)
     url = postgres.new_url()
@@ -137,7 +127,7 @@ def test_a_machine_that_vanished_while_it_wrote_stops_no_other(
     with other.reading():
         pass
 
-    def write_slowly() -> None:
+    def write_slowly():
         with vanished.transaction() as session:
             vanished.record(session, {"event": "lost"})
             log_something(other)
@@ -149,7 +139,7 @@ def test_a_machine_that_vanished_while_it_wrote_stops_no_other(
 
 
 @pytest.mark.databases
-def test_a_store_is_never_opened_with_another_database(tmp_path: Path, database_url: str) -> None:
+def test_a_store_is_never_opened_with_another_database(tmp_path, database_url):
     made = "claims.elsewhere" if database_url else "claims.sqlite"
     other = "" if database_url else "postgresql://127.0.0.1:1/claims"
     (tmp_path / made).touch()

@@ -1,10 +1,7 @@
 """From findings to a recommendation: each rule by itself, which of several counts, and what may
 never escalate."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -16,7 +13,7 @@ from realdamage.photo_pairs import Change, Comparison
 from realdamage.phrases import phrase
 from realdamage.provenance import CameraFacts, Finding, Provenance
 
-MODEL: dict[str, Any] = {"demo": False, "calibrated": True, "guarantee": None}
+MODEL = {"demo": False, "calibrated": True, "guarantee": None}
 PROMISE = {"delta": 0.05, "accused": {"share": 0.03, "photos": 110}, "statement": "…"}
 # What neither a reason nor a text for the buyer may say.
 ACCUSING = (
@@ -26,9 +23,9 @@ ACCUSING = (
 )
 
 
-def verdict(outcome: str = "real", *codes: str, side: int = 800) -> Verdict:
+def verdict(outcome="real", *codes, side=800):
     return Verdict(
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         score=1.5,
         probability=0.5,
         heatmap=None,
@@ -45,17 +42,15 @@ def verdict(outcome: str = "real", *codes: str, side: int = 800) -> Verdict:
     )
 
 
-def provenance(declared: str = "none", thumbnail: str = "none") -> Provenance:
-    finding = Finding("iptc", declared, "XMP", {}, "It is labelled.")  # type: ignore[arg-type]
-    camera = CameraFacts(thumbnail=thumbnail)  # type: ignore[arg-type]
-    return Provenance(declared, (finding,), camera, (), "0" * 64)  # type: ignore[arg-type]
+def provenance(declared="none", thumbnail="none"):
+    finding = Finding("iptc", declared, "XMP", {}, "It is labelled.")
+    camera = CameraFacts(thumbnail=thumbnail)
+    return Provenance(declared, (finding,), camera, (), "0" * 64)
 
 
-def comparison(
-    outcome: str, changed: float = 0.0, *, overlap: float = 0.9, agreement: float = 0.99
-) -> Comparison:
+def comparison(outcome, changed=0.0, *, overlap=0.9, agreement=0.99):
     return Comparison(
-        outcome,  # type: ignore[arg-type]
+        outcome,
         overlap=overlap,
         agreement=agreement,
         changed=changed,
@@ -65,25 +60,25 @@ def comparison(
     )
 
 
-def photo(**facts: Any) -> ClaimPhoto:
+def photo(**facts):
     plain = {"name": "a.jpg", "verdict": verdict(), "provenance": provenance(), "error": ""}
     plain |= {"comparisons": (), "duplicates": (), "sha256": "0" * 64}
     return ClaimPhoto(**plain | facts)
 
 
-def compared(*found: Comparison, **facts: Any) -> ClaimPhoto:
+def compared(*found, **facts):
     """A photo compared with the listing photos l1.jpg, l2.jpg, …"""
     named = tuple((f"l{number}.jpg", one) for number, one in enumerate(found, start=1))
     return photo(comparisons=named, **facts)
 
 
-def decided(*photos: ClaimPhoto, **model: Any) -> tuple[str, list[str]]:
+def decided(*photos, **model):
     """The recommendation and the codes of the reasons, by the default policy."""
     recommendation, reasons = decide(photos, (), ClaimPolicy(), MODEL | model)
     return recommendation, [reason.code for reason in reasons]
 
 
-def seen(claim_id: str) -> tuple[Duplicate, ...]:
+def seen(claim_id):
     return (Duplicate("a.jpg", "photo 1", claim_id, 3, False, "2026-01-01T00:00:00+00:00"),)
 
 
@@ -117,9 +112,7 @@ CUT_OFF = ListingPhoto("l.jpg", "0" * 64, "l.jpg: cut off")
 
 
 @pytest.mark.parametrize(("rule", "found", "recommends"), FOUND, ids=[rule for rule, _, _ in FOUND])
-def test_each_finding_has_its_rule_which_can_be_edited(
-    rule: str, found: ClaimPhoto, recommends: str
-) -> None:
+def test_each_finding_has_its_rule_which_can_be_edited(rule, found, recommends):
     recommendation, reasons = decide([found, ALIKE], (), ClaimPolicy(), MODEL)
     assert (recommendation, reasons[0].code) == (recommends, rule)
     assert reasons[0].sentence.startswith("a.jpg: ")
@@ -129,7 +122,7 @@ def test_each_finding_has_its_rule_which_can_be_edited(
         assert decide([found, ALIKE], (), policy, MODEL)[0] == wanted
 
 
-def test_reasons_are_ordered_and_no_text_accuses_anybody() -> None:
+def test_reasons_are_ordered_and_no_text_accuses_anybody():
     photos = [found for _, found, _ in FOUND]
     model = MODEL | {"guarantee": PROMISE}
     recommendation, reasons = decide(photos, [CUT_OFF], ClaimPolicy(), model)
@@ -166,11 +159,11 @@ def test_reasons_are_ordered_and_no_text_accuses_anybody() -> None:
         ([compared(SAME, EDITED)], "ask_photo", ["listing_photo_itself"]),
     ],
 )
-def test_findings_together(photos: list[ClaimPhoto], recommendation: str, codes: list[str]) -> None:
+def test_findings_together(photos, recommendation, codes):
     assert decided(*photos) == (recommendation, [*codes, "no_promise"])
 
 
-def test_too_few_photos_counts_readable_ones_and_listing_errors_are_notes() -> None:
+def test_too_few_photos_counts_readable_ones_and_listing_errors_are_notes():
     policy = ClaimPolicy(photos=replace(ClaimPolicy().photos, at_least=2))
     broken = photo(name="b.jpg", verdict=None, provenance=None, error="b.jpg: cut off")
     recommendation, reasons = decide([photo(), broken], [CUT_OFF], policy, MODEL)
@@ -179,7 +172,7 @@ def test_too_few_photos_counts_readable_ones_and_listing_errors_are_notes() -> N
     assert decide([photo(), photo()], [CUT_OFF], policy, MODEL)[0] == "approve"
 
 
-def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing() -> None:
+def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing():
     policy, asked = ClaimPolicy(), message_to_buyer("ask_photo", whole_item=True)
     assert "whole item" in asked["en"]
     assert "商品整体" in asked["zh"]
@@ -206,9 +199,7 @@ def test_the_buyer_is_asked_for_the_whole_item_if_nothing_else_is_missing() -> N
         ({"guarantee": PROMISE, "demo": True}, 1, 1.0, "review"),
     ],
 )
-def test_what_a_verdict_alone_may_do(
-    model: dict[str, Any], photos: int, limit: float | None, expected: str
-) -> None:
+def test_what_a_verdict_alone_may_do(model, photos, limit, expected):
     rules = replace(Rules(), verdict_synthetic="escalate")
     policy = ClaimPolicy(rules=rules, escalate_up_to=limit)
     given = [photo(verdict=verdict("synthetic")), *[photo()] * (photos - 1)]
@@ -220,7 +211,7 @@ def test_what_a_verdict_alone_may_do(
     assert decided(declared, **model)[0] == "escalate"
 
 
-def test_the_bound_of_a_claim_is_photos_times_alpha() -> None:
+def test_the_bound_of_a_claim_is_photos_times_alpha():
     model = MODEL | {"guarantee": PROMISE}
     for photos, bound in ((3, "9%"), (40, "100%")):
         reason = decide([photo()] * photos, (), ClaimPolicy(), model)[1][-1]

@@ -1,18 +1,13 @@
 """A claim from its photos to a folder of evidence, and what `verify` finds when somebody touches
 it."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
@@ -20,7 +15,6 @@ import pytest
 from PIL import Image
 
 from realdamage.claims import (
-    Claim,
     ClaimIndex,
     EvidenceLog,
     judge_claim,
@@ -33,13 +27,11 @@ from realdamage.core.detector import Detector
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.provenance import TrustAnchors
 
-Photo = Callable[..., bytes]
-Files = list[tuple[str, bytes]]
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
 
 @pytest.fixture(scope="module")
-def painted(claim_photo: Photo) -> bytes:
+def painted(claim_photo):
     """The listing's photo with a dark blot, saved again, its file full of markup and with a
     position."""
     with Image.open(io.BytesIO(claim_photo(1, size=(640, 480), quality=92))) as image:
@@ -55,7 +47,7 @@ def painted(claim_photo: Photo) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def photos(claim_photo: Photo, painted: bytes) -> Files:
+def photos(claim_photo, painted):
     return [
         (f"{SCRIPT}.jpg", painted),
         ("red.jpg", claim_photo(2, red=True)),
@@ -64,37 +56,34 @@ def photos(claim_photo: Photo, painted: bytes) -> Files:
 
 
 @pytest.fixture(scope="module")
-def listings(claim_photo: Photo) -> Files:
+def listings(claim_photo):
     return [("listing.jpg", claim_photo(1, size=(640, 480), quality=92))]
 
 
 @pytest.fixture(scope="module")
-def claim(detector: Detector, photos: Files, listings: Files) -> Claim:
+def claim(detector, photos, listings):
     return judge_claim(
         photos, detector=detector, listings=listings, text=f"它裂了。{SCRIPT}", claim_id="C-1"
     )
 
 
 @pytest.fixture(scope="module")
-def written(
-    claim: Claim, photos: Files, listings: Files, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def written(claim, photos, listings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("claim") / "evidence"
     return write_evidence(claim, photos, listings, folder, keep_originals=True).parent
 
 
 @pytest.fixture
-def folder(written: Path, tmp_path: Path) -> Path:
+def folder(written, tmp_path):
     """The evidence of the claim, to be touched."""
     return shutil.copytree(written, tmp_path / "evidence")
 
 
-def read(folder: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((folder / "evidence.json").read_bytes())
-    return values
+def read(folder):
+    return json.loads((folder / "evidence.json").read_bytes())
 
 
-def test_every_photo_is_looked_at_and_one_fails_alone(claim: Claim, photos: Files) -> None:
+def test_every_photo_is_looked_at_and_one_fails_alone(claim, photos):
     assert claim.recommendation == "escalate"
     assert [reason.code for reason in claim.reasons] == [
         "same_capture_changed",
@@ -118,7 +107,7 @@ def test_every_photo_is_looked_at_and_one_fails_alone(claim: Claim, photos: File
     assert claim.model["thresholds"]["t_synthetic"] == 1.0
 
 
-def test_the_json_is_what_its_schema_says(folder: Path, claim: Claim) -> None:
+def test_the_json_is_what_its_schema_says(folder, claim):
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())
     values, small = read(folder), claim.to_dict(heatmaps=False)
@@ -134,9 +123,7 @@ def test_the_json_is_what_its_schema_says(folder: Path, claim: Claim) -> None:
     assert not validator.is_valid(values)
 
 
-def test_the_page_runs_nothing_loads_nothing_and_keeps_no_metadata(
-    folder: Path, claim: Claim
-) -> None:
+def test_the_page_runs_nothing_loads_nothing_and_keeps_no_metadata(folder, claim):
     page = (folder / "evidence.html").read_text(encoding="utf-8")
     elements = re.findall(r"<\w[^>]*>", re.sub('"[^"]*"', '""', page))
     assert not [one for one in elements if re.match(r"<(script|link|iframe|object|b|form)\b", one)]
@@ -160,9 +147,7 @@ def test_the_page_runs_nothing_loads_nothing_and_keeps_no_metadata(
         assert not [part for part in ("15.93", "24.71", "31.23") if part in text]
 
 
-def test_verify_says_what_it_checked_and_proves(
-    folder: Path, photos: Files, listings: Files
-) -> None:
+def test_verify_says_what_it_checked_and_proves(folder, photos, listings):
     kept = read(folder)["originals"]
     names = ["photo-01.jpg", "photo-02.jpg", "photo-03.jpg", "listing-01.jpg"]
     assert kept == [f"originals/{name}" for name in names]
@@ -188,9 +173,7 @@ def test_verify_says_what_it_checked_and_proves(
         ("log.jsonl", b"", "log.jsonl: has no entry"),
     ],
 )
-def test_what_was_touched_is_named(
-    folder: Path, name: str, content: bytes | None, named: str
-) -> None:
+def test_what_was_touched_is_named(folder, name, content, named):
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
@@ -200,9 +183,7 @@ def test_what_was_touched_is_named(
     assert report.proves == ()
 
 
-def test_evidence_that_replaced_older_evidence_is_found_by_a_head(
-    folder: Path, claim: Claim, photos: Files, listings: Files
-) -> None:
+def test_evidence_that_replaced_older_evidence_is_found_by_a_head(folder, claim, photos, listings):
     head = verify_evidence(folder).head
     other = replace(claim, recommendation="approve", reasons=())
     write_evidence(other, photos, listings, folder, overwrite=True)
@@ -216,9 +197,7 @@ def test_evidence_that_replaced_older_evidence_is_found_by_a_head(
     assert [path.name for path in folder.parent.glob("*evidence*")] == ["evidence"]
 
 
-def test_other_files_in_the_folder_and_forged_logs(
-    folder: Path, claim_photo: Photo, tmp_path: Path
-) -> None:
+def test_other_files_in_the_folder_and_forged_logs(folder, claim_photo, tmp_path):
     (folder / "more.txt").write_text("added later")
     report = verify_evidence(folder, photos=[("other.jpg", claim_photo(9))])
     assert len(report.notes) == 1
@@ -236,18 +215,11 @@ def test_other_files_in_the_folder_and_forged_logs(
         (tmp_path / "none", {}),
     ):
         with pytest.raises(UsageError):
-            verify_evidence(place, **wrong)  # type: ignore[arg-type]
+            verify_evidence(place, **wrong)
 
 
-def test_nothing_but_evidence_is_replaced(
-    folder: Path,
-    claim: Claim,
-    photos: Files,
-    listings: Files,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refused(where: Path, *, overwrite: bool = False, given: Files = photos) -> str:
+def test_nothing_but_evidence_is_replaced(folder, claim, photos, listings, tmp_path, monkeypatch):
+    def refused(where, *, overwrite=False, given=photos):
         with pytest.raises(RealDamageError) as caught:
             write_evidence(claim, given, listings, where, overwrite=overwrite)
         return caught.value.code
@@ -261,7 +233,7 @@ def test_nothing_but_evidence_is_replaced(
     assert (folder / "evidence.json").read_bytes() == before
     assert refused(tmp_path / "new", given=photos[::-1]) == "other_photos"
 
-    def full(_: int) -> None:
+    def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
@@ -269,9 +241,7 @@ def test_nothing_but_evidence_is_replaced(
     assert not [path for path in tmp_path.iterdir() if "new" in path.name]
 
 
-def test_one_log_over_all_claims(
-    claim: Claim, photos: Files, listings: Files, tmp_path: Path
-) -> None:
+def test_one_log_over_all_claims(claim, photos, listings, tmp_path):
     log = EvidenceLog(tmp_path / "all.jsonl")
     log.append({"event": "noted"})
     with log.path.open("ab") as file:
@@ -294,10 +264,10 @@ def test_one_log_over_all_claims(
         write_evidence(claim, photos, listings, tmp_path / "D", log=inside)
 
 
-def test_claims_that_cannot_be_judged(detector: Detector, claim_photo: Photo) -> None:
+def test_claims_that_cannot_be_judged(detector, claim_photo):
     photo = ("a.jpg", claim_photo(1))
 
-    def refused(photos: Files, **options: Any) -> str:
+    def refused(photos, **options):
         with pytest.raises(UsageError) as caught:
             judge_claim(photos, detector=detector, **options)
         return caught.value.code
@@ -312,9 +282,9 @@ def test_claims_that_cannot_be_judged(detector: Detector, claim_photo: Photo) ->
 
 
 def test_a_claim_photo_is_decoded_once_and_names_are_cleaned(
-    detector: Detector, claim_photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
+    detector, claim_photo, tmp_path, monkeypatch
+):
+    opened = []
     decode = tiles.decode_contents
     monkeypatch.setattr(
         tiles, "decode_contents", lambda *given: opened.append(given[1]) or decode(*given)
@@ -334,9 +304,7 @@ def test_a_claim_photo_is_decoded_once_and_names_are_cleaned(
     assert verify_evidence(folder).passed
 
 
-def test_the_prior_and_the_trust_list_are_recorded(
-    detector: Detector, claim_photo: Photo, signing: Any, tmp_path: Path
-) -> None:
+def test_the_prior_and_the_trust_list_are_recorded(detector, claim_photo, signing, tmp_path):
     (tmp_path / "anchors.pem").write_text(signing.authority)
     anchors = TrustAnchors.read(tmp_path / "anchors.pem")
     rare = Detector(detector._scorer, detector.metadata, prior=0.01)

@@ -1,16 +1,11 @@
 """What shops share: keyed hashes, signed, replaced by newer ones, and findings for review only."""
 
-from __future__ import annotations
-
 import json
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from realdamage.claims import Claim, ClaimIndex, judge_claim
+from realdamage.claims import ClaimIndex, judge_claim
 from realdamage.claims.database import Case, Database, Decision
 from realdamage.claims.exchange import (
     ExchangeKey,
@@ -21,20 +16,18 @@ from realdamage.claims.exchange import (
 )
 from realdamage.claims.index import take_fingerprint
 from realdamage.commands import cli
-from realdamage.core.detector import Detector
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
 
-Photo = Callable[..., bytes]
 KEY, OTHER_KEY = ExchangeKey(b"c" * 32), ExchangeKey(b"d" * 32)
 
 
 @pytest.fixture
-def exported(tmp_path: Path, claim_photo: Photo) -> Callable[..., Path]:
+def exported(tmp_path, claim_photo):
     """`exported(undone=False)`: the file of a shop that refused one claim of two."""
     make_keys(tmp_path, "north")
 
-    def export(*, undone: bool = False) -> Path:
+    def export(*, undone=False):
         path = tmp_path / f"north-{undone}"
         path.mkdir()
         database = Database(path / "claims.sqlite")
@@ -59,19 +52,15 @@ def exported(tmp_path: Path, claim_photo: Photo) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Any:
+def own(tmp_path):
     database = Database(tmp_path / "own.sqlite")
     yield database
     database.close()
 
 
 def test_a_match_is_a_finding_for_a_person_until_it_is_taken_back(
-    exported: Callable[..., Path],
-    own: Database,
-    tmp_path: Path,
-    claim_photo: Photo,
-    detector: Detector,
-) -> None:
+    exported, own, tmp_path, claim_photo, detector
+):
     path, public = exported(), tmp_path / "north.pub"
     text = path.read_text()
     assert "secret remark" not in text
@@ -79,7 +68,7 @@ def test_a_match_is_a_finding_for_a_person_until_it_is_taken_back(
     assert import_hashes(own, KEY, path, public) == 3
     index = ClaimIndex(own, adds=False, exchange=KEY)
 
-    def judged(seed: int) -> Claim:
+    def judged(seed):
         return judge_claim([("mine.jpg", claim_photo(seed))], detector=detector, index=index)
 
     found = judged(1)
@@ -97,13 +86,13 @@ def test_a_match_is_a_finding_for_a_person_until_it_is_taken_back(
 
 
 def test_a_file_that_was_changed_or_is_not_theirs_is_refused_and_nothing_changes(
-    exported: Callable[..., Path], own: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    exported, own, tmp_path, monkeypatch
+):
     public, path = tmp_path / "north.pub", exported()
     other = make_keys(tmp_path, "south")[1]
     import_hashes(own, KEY, path, public)
 
-    def refused(content: bytes | None = None, key: ExchangeKey = KEY, by: Path = public) -> str:
+    def refused(content=None, key=KEY, by=public):
         tried = tmp_path / "tried.json"
         tried.write_bytes(path.read_bytes() if content is None else content)
         with pytest.raises(RealDamageError) as caught:
@@ -125,7 +114,7 @@ def test_a_file_that_was_changed_or_is_not_theirs_is_refused_and_nothing_changes
     assert len(own.verify().entries) == 1
 
 
-def test_keys_are_not_replaced_and_short_ones_refused(tmp_path: Path) -> None:
+def test_keys_are_not_replaced_and_short_ones_refused(tmp_path):
     secret, _ = make_keys(tmp_path, "north")
     assert secret.stat().st_mode & 0o077 == 0
     with pytest.raises(UsageError):
@@ -135,12 +124,7 @@ def test_keys_are_not_replaced_and_short_ones_refused(tmp_path: Path) -> None:
     assert caught.value.code == "short_key"
 
 
-def test_the_command(
-    exported: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_command(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = exported().parent
     (tmp_path / "consortium.txt").write_text("c" * 32 + "\n")

@@ -1,13 +1,8 @@
 """The index of earlier claims: what counts as the same photo, and what is kept of it."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import sqlite3
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,48 +10,46 @@ from PIL import Image
 
 from realdamage.claims import index as index_module
 from realdamage.claims.database import BANDS, Database
-from realdamage.claims.decide import Duplicate
 from realdamage.claims.index import FINE_RADIUS, ClaimIndex, Fingerprint, _near, take_fingerprint
 from realdamage.core.fingerprint import PhotoHash
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
 
-Photo = Callable[..., bytes]
 SEEN = "2026-01-02T03:04:05+00:00"
 
 
 class Index(ClaimIndex):
     """The index over the bytes of photos."""
 
-    def add(self, claim_id: str, *photos: bytes, seen: str | None = None) -> int:
+    def add(self, claim_id, *photos, seen=None):
         return self.add_fingerprints(claim_id, map(taken, photos), seen=seen)
 
-    def find(self, photo: bytes, **options: Any) -> tuple[Duplicate, ...]:
+    def find(self, photo, **options):
         return self.find_fingerprint(taken(photo), **options)
 
 
-def taken(data: bytes) -> Fingerprint:
+def taken(data):
     photo = read_photo(data, PixelSpec())
     return take_fingerprint(photo.rgb, photo.sha256)
 
 
 @pytest.fixture
-def index(tmp_path: Path, database_url: str) -> Index:
+def index(tmp_path, database_url):
     return Index(Database(database_url or tmp_path / "claims.sqlite"))
 
 
 @pytest.fixture(scope="module")
-def known(claim_photo: Photo) -> Index:
+def known(claim_photo):
     """An index of six photos of C-1; tests must not change it."""
     found = Index(Database(None))
     found.add("C-1", *map(claim_photo, range(1, 7)), seen=SEEN)
     return found
 
 
-def changed(data: bytes, change: Callable[[Image.Image], Image.Image], **save: object) -> bytes:
+def changed(data, change, **save):
     out = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
-        change(image).save(out, **({"format": "JPEG", "quality": 85} | save))  # type: ignore[arg-type]
+        change(image).save(out, **({"format": "JPEG", "quality": 85} | save))
     return out.getvalue()
 
 
@@ -72,25 +65,19 @@ def changed(data: bytes, change: Callable[[Image.Image], Image.Image], **save: o
     ],
     ids=["quality", "format", "half", "brighter", "crop", "mirrored"],
 )
-def test_a_photo_is_found_again_after(
-    known: Index,
-    claim_photo: Photo,
-    change: Callable[[Image.Image], Image.Image],
-    save: dict[str, object],
-    mirrored: bool,
-) -> None:
+def test_a_photo_is_found_again_after(known, claim_photo, change, save, mirrored):
     (found,) = known.find(changed(claim_photo(2), change, **save), name="mine.jpg")
     assert (found.photo, found.of, found.claim_id) == ("mine.jpg", "photo 2", "C-1")
     assert (found.exact, found.mirrored, found.seen) == (False, mirrored, SEEN)
     assert 0 <= found.distance <= 32
 
 
-def test_other_photos_are_not_found(known: Index, claim_photo: Photo) -> None:
+def test_other_photos_are_not_found(known, claim_photo):
     assert [known.find(claim_photo(seed)) for seed in range(100, 106)] == [()] * 6
 
 
-def test_plain_surfaces_match_by_their_bytes_only(index: Index) -> None:
-    def wall(seed: int) -> bytes:
+def test_plain_surfaces_match_by_their_bytes_only(index):
+    def wall(seed):
         rgb = np.full((360, 400, 3), (90, 120, 170)) + np.random.default_rng(seed).normal(
             0, 0.6 * seed, (360, 400, 3)
         )
@@ -105,9 +92,7 @@ def test_plain_surfaces_match_by_their_bytes_only(index: Index) -> None:
 
 
 @pytest.mark.databases
-def test_a_claim_is_put_in_once_does_not_find_itself_and_is_forgotten(
-    index: Index, claim_photo: Photo
-) -> None:
+def test_a_claim_is_put_in_once_does_not_find_itself_and_is_forgotten(index, claim_photo):
     first, second = claim_photo(1), claim_photo(2)
     assert index.add("C-1", first, seen=SEEN) == 1
     assert index.add("C-1", first, second) == 1
@@ -125,16 +110,14 @@ def test_a_claim_is_put_in_once_does_not_find_itself_and_is_forgotten(
     assert [found.claim_id for found in index.find(first)] == ["C-2"]
 
 
-def test_a_purge_lets_others_write_in_between(
-    index: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_purge_lets_others_write_in_between(index, monkeypatch):
     for number in range(5):
         seen = SEEN if number == 4 else "2020-01-01T00:00:00+00:00"
         index.add_fingerprints(f"C-{number}", [hashed(bytes([number]) * 32, number)], seen=seen)
-    left: list[int] = []
+    left = []
     transaction = Database.transaction
 
-    def watched(database: Database) -> Any:
+    def watched(database):
         left.append(len(index))
         return transaction(database)
 
@@ -145,7 +128,7 @@ def test_a_purge_lets_others_write_in_between(
     assert left == [5, 4, 3, 2, 1]
 
 
-def test_pixels_are_not_kept(index: Index, claim_photo: Photo) -> None:
+def test_pixels_are_not_kept(index, claim_photo):
     data = claim_photo(1)
     index.add("C-1", data)
     index.close()
@@ -157,7 +140,7 @@ def test_pixels_are_not_kept(index: Index, claim_photo: Photo) -> None:
     assert sqlite3.connect(index.database.path).execute(query).fetchall() == [(800,)]
 
 
-def hashed(fine: bytes, coarse: int) -> Fingerprint:
+def hashed(fine, coarse):
     """A photo of these hashes; its mirror is far away."""
     small = np.full(768, 768**-0.5, np.float32)
     found = PhotoHash(np.uint64(coarse), np.frombuffer(fine, "<u8").astype(np.uint64), small)
@@ -165,7 +148,7 @@ def hashed(fine: bytes, coarse: int) -> Fingerprint:
     return Fingerprint(hashlib.sha256(fine + b"%d" % coarse).hexdigest(), found, mirror)
 
 
-def flipped(fine: bytes, bits: Sequence[int]) -> bytes:
+def flipped(fine, bits):
     changed = bytearray(fine)
     for bit in bits:
         changed[bit // 8] ^= 1 << bit % 8
@@ -173,7 +156,7 @@ def flipped(fine: bytes, bits: Sequence[int]) -> bytes:
 
 
 @pytest.mark.databases
-def test_every_photo_within_the_radius_is_found_and_none_beyond(index: Index) -> None:
+def test_every_photo_within_the_radius_is_found_and_none_beyond(index):
     """The worst cases first: the bits that differ are spread over all bands."""
     rng = np.random.default_rng(0)
     fine, coarse = rng.bytes(32), int(rng.integers(2**63))
@@ -194,7 +177,7 @@ def test_every_photo_within_the_radius_is_found_and_none_beyond(index: Index) ->
     assert len(expected) == 6 + 40
 
 
-def test_wrong_files_are_refused(tmp_path: Path) -> None:
+def test_wrong_files_are_refused(tmp_path):
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at" * 50)
     with sqlite3.connect(tmp_path / "other.sqlite") as other:
         other.execute("CREATE TABLE orders (id INTEGER)")

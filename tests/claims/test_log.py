@@ -1,15 +1,10 @@
 """A log's chain: tampering is found, and several processes append to it at once."""
 
-from __future__ import annotations
-
 import datetime as dt
 import hashlib
 import json
 import multiprocessing
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,26 +12,24 @@ from realdamage.claims import log as log_module
 from realdamage.claims.log import GENESIS, EvidenceLog, canonical, entry_hash
 from realdamage.errors import RealDamageError, UsageError
 
-Entries = list[dict[str, Any]]
-
 
 @pytest.fixture
-def log(tmp_path: Path) -> EvidenceLog:
+def log(tmp_path):
     found = EvidenceLog(tmp_path / "log.jsonl")
     for number in range(5):
         found.append({"event": "noted", "number": number, "text": "裂纹"})
     return found
 
 
-def lines_of(log: EvidenceLog) -> Entries:
+def lines_of(log):
     return [json.loads(line) for line in log.path.read_text().splitlines()]
 
 
-def text_of(entries: Entries) -> str:
+def text_of(entries):
     return "".join(f"{canonical(entry)}\n" for entry in entries)
 
 
-def test_each_entry_has_the_hash_of_the_one_before(log: EvidenceLog) -> None:
+def test_each_entry_has_the_hash_of_the_one_before(log):
     entries = lines_of(log)
     assert [entry["index"] for entry in entries] == [0, 1, 2, 3, 4]
     hashes = [entry["hash"] for entry in entries]
@@ -47,7 +40,7 @@ def test_each_entry_has_the_hash_of_the_one_before(log: EvidenceLog) -> None:
     assert report.head == log.head == hashes[-1]
 
 
-def forged(entry: dict[str, Any], *, rehash: bool = False, **changes: Any) -> dict[str, Any]:
+def forged(entry, *, rehash=False, **changes):
     """The entry with another payload, its digest, and with `rehash` its hash."""
     payload = {"number": 7}
     digest = hashlib.sha256(canonical(payload).encode()).hexdigest()
@@ -70,16 +63,12 @@ def forged(entry: dict[str, Any], *, rehash: bool = False, **changes: Any) -> di
     ],
     ids=("digest", "hash", "delete", "append", "key", "text", "nan", "deep", "bytes"),
 )
-def test_tampering_is_found_and_its_line_named(
-    log: EvidenceLog, tamper: Callable[[Entries], str], line: int
-) -> None:
+def test_tampering_is_found_and_its_line_named(log, tamper, line):
     log.path.write_text(tamper(lines_of(log)), errors="surrogateescape")
     assert f"line {line}: " in log.verify().problems[0]
 
 
-def test_a_truncated_or_rewritten_log_is_found_by_its_head_only(
-    log: EvidenceLog, tmp_path: Path
-) -> None:
+def test_a_truncated_or_rewritten_log_is_found_by_its_head_only(log, tmp_path):
     head = log.head
     assert log.verify(head).since == 0
     log.append({"event": "noted"})
@@ -103,9 +92,7 @@ def test_a_truncated_or_rewritten_log_is_found_by_its_head_only(
     ],
     ids=("half", "no newline", "zeros and an end", "nothing else"),
 )
-def test_a_torn_end_is_set_aside_and_the_chain_continues(
-    log: EvidenceLog, tear: Callable[[bytes], bytes]
-) -> None:
+def test_a_torn_end_is_set_aside_and_the_chain_continues(log, tear):
     torn = tear(log.path.read_bytes())
     log.path.write_bytes(torn)
     assert log.verify().problems
@@ -127,10 +114,8 @@ def test_a_torn_end_is_set_aside_and_the_chain_continues(
     assert log.recover() is False
 
 
-def test_a_full_disk_adds_nothing_and_a_changed_end_is_not_a_torn_one(
-    log: EvidenceLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(file: int) -> None:
+def test_a_full_disk_adds_nothing_and_a_changed_end_is_not_a_torn_one(log, monkeypatch):
+    def full(file):
         raise OSError(28, "No space left on device")
 
     whole = log.path.read_bytes()
@@ -154,12 +139,10 @@ def test_a_full_disk_adds_nothing_and_a_changed_end_is_not_a_torn_one(
     assert log.path.read_bytes() == changed
 
 
-def test_lines_at_which_the_clock_ran_backwards(
-    log: EvidenceLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_at_which_the_clock_ran_backwards(log, monkeypatch):
     class Early(dt.datetime):
         @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+        def now(cls, tz=None):
             return dt.datetime(2020, 1, 1, tzinfo=tz)
 
     with monkeypatch.context() as patch:
@@ -180,9 +163,7 @@ def test_lines_at_which_the_clock_ran_backwards(
         {"event": "noted", "inside": {0: "a"}},
     ],
 )
-def test_what_programs_write_differently_is_refused(
-    log: EvidenceLog, event: dict[str, Any]
-) -> None:
+def test_what_programs_write_differently_is_refused(log, event):
     before = log.path.read_bytes()
     with pytest.raises(UsageError) as caught:
         log.append(event)
@@ -190,7 +171,7 @@ def test_what_programs_write_differently_is_refused(
     assert log.path.read_bytes() == before
 
 
-def test_a_folder_and_a_missing_file_are_no_log(tmp_path: Path) -> None:
+def test_a_folder_and_a_missing_file_are_no_log(tmp_path):
     missing = EvidenceLog(tmp_path / "none.jsonl")
     assert missing.head == GENESIS
     assert missing.recover() is False
@@ -200,18 +181,16 @@ def test_a_folder_and_a_missing_file_are_no_log(tmp_path: Path) -> None:
         assert caught.value.code == "log_unusable"
 
 
-def append_many(path: Path, writer: int, count: int) -> None:
+def append_many(path, writer, count):
     log = EvidenceLog(path)
     for number in range(count):
         log.append({"event": "noted", "writer": writer, "number": number})
 
 
-def test_threads_and_processes_append_at_once(tmp_path: Path) -> None:
+def test_threads_and_processes_append_at_once(tmp_path):
     path = tmp_path / "log.jsonl"
     context = multiprocessing.get_context("fork")
-    writers: list[Any] = [
-        context.Process(target=append_many, args=(path, writer, 15)) for writer in range(3)
-    ]
+    writers = [context.Process(target=append_many, args=(path, writer, 15)) for writer in range(3)]
     writers += [threading.Thread(target=append_many, args=(path, writer, 15)) for writer in (3, 4)]
     for one in writers:
         one.start()

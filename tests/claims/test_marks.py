@@ -1,12 +1,8 @@
 """Visible marks of AI: which words are marks, where they are found, and what follows."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 from realdamage.claims import judge_claim
 from realdamage.claims.evidence import write_evidence
 from realdamage.claims.marks import _sparkle, find_marks, has_ocr, is_mark
-from realdamage.core.detector import Detector
 
 RGB = NDArray[np.uint8]
 
@@ -34,16 +29,16 @@ ORDINARY = (
 )
 
 
-def test_which_words_are_marks() -> None:
+def test_which_words_are_marks():
     assert [text for text in (*MARKS, *ORDINARY) if is_mark(text)] == list(MARKS)
 
 
 @pytest.fixture
-def photo(photo_factory: Callable[[int, int, int], RGB]) -> RGB:
+def photo(photo_factory):
     return photo_factory(480, 640, 3)
 
 
-def pasted(rgb: RGB, shape: NDArray[np.float32], left: int, top: int) -> RGB:
+def pasted(rgb, shape, left, top):
     """White ink of a shape in 0..255 on the photo, a little of which shines through."""
     found = rgb.astype(np.float32)
     high, wide = shape.shape
@@ -52,13 +47,13 @@ def pasted(rgb: RGB, shape: NDArray[np.float32], left: int, top: int) -> RGB:
     return np.clip(found, 0, 255).astype(np.uint8)
 
 
-def png(rgb: RGB) -> bytes:
+def png(rgb):
     data = io.BytesIO()
     Image.fromarray(rgb).save(data, format="PNG")
     return data.getvalue()
 
 
-def test_a_sparkle_is_found_in_a_corner_only(photo: RGB) -> None:
+def test_a_sparkle_is_found_in_a_corner_only(photo):
     (mark,) = find_marks(pasted(photo, _sparkle(45), 590, 430), ocr=False)
     assert (mark.text, mark.said.template) == ("sparkle", "visible_ai_sparkle")
     assert mark.box[0] >= 580
@@ -69,7 +64,7 @@ def test_a_sparkle_is_found_in_a_corner_only(photo: RGB) -> None:
 
 
 @pytest.mark.skipif(not has_ocr(), reason="needs the extra ocr")
-def test_recognised_words_are_found(photo: RGB) -> None:
+def test_recognised_words_are_found(photo):
     picture = Image.fromarray(photo)
     draw = ImageDraw.Draw(picture)
     draw.text((390, 440), "Made with AI", fill="white", font=ImageFont.load_default(34))
@@ -82,9 +77,7 @@ def test_recognised_words_are_found(photo: RGB) -> None:
     assert find_marks(np.asarray(picture), ocr=True) == ()
 
 
-def test_damage_that_another_photo_does_not_show_leads_to_a_person(
-    detector: Detector, claim_photo: Callable[..., bytes]
-) -> None:
+def test_damage_that_another_photo_does_not_show_leads_to_a_person(detector, claim_photo):
     plain = Image.open(io.BytesIO(claim_photo(1, size=(480, 360))))
     damaged = plain.copy()
     draw = ImageDraw.Draw(damaged)
@@ -103,9 +96,7 @@ def test_damage_that_another_photo_does_not_show_leads_to_a_person(
     assert claim.to_dict()["photos"][0]["differs"][0]["other"] == "b.png"
 
 
-def test_a_mark_leads_to_a_person_and_is_drawn(
-    photo: RGB, detector: Detector, tmp_path: Path
-) -> None:
+def test_a_mark_leads_to_a_person_and_is_drawn(photo, detector, tmp_path):
     files = [("a.png", png(pasted(photo, _sparkle(45), 590, 430)))]
     claim = judge_claim(files, detector=detector)
     assert "visible_ai_mark" in [reason.code for reason in claim.reasons]

@@ -1,14 +1,10 @@
 """A store's tables move from SQLite to PostgreSQL: all of them, once, also after a kill."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Table, insert, select
+from sqlalchemy import insert, select
 
 from realdamage.claims import move
 from realdamage.claims.database import ELSEWHERE, FILE_NAME, Base, Database, Review
@@ -19,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 TABLES = Base.metadata.sorted_tables
-VALUES: dict[type, Callable[[int], Any]] = {
+VALUES = {
     str: lambda number: f"裂 {number}",
     int: lambda number: number,
     float: lambda number: number / 4,
@@ -28,13 +24,13 @@ VALUES: dict[type, Callable[[int], Any]] = {
 }
 
 
-def filled(table: Table, number: int) -> dict[str, Any]:
+def filled(table, number):
     """A row of the table."""
     return {one.name: VALUES[one.type.python_type](number) for one in table.columns}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory):
     """A store with rows in all tables, and a tenant's; tests must not change it."""
     folder = tmp_path_factory.mktemp("move") / "store"
     for home, count in ((folder, 7), (folder / "tenants" / "north", 2)):
@@ -51,11 +47,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(store: Path, tmp_path: Path) -> Path:
+def folder(store, tmp_path):
     return shutil.copytree(store, tmp_path / "store")
 
 
-def rows(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+def rows(database):
     with database.reading() as session:
         return {
             table.name: [tuple(row) for row in session.execute(select(table).order_by(*table.c))]
@@ -63,7 +59,7 @@ def rows(database: Database) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-def check_moved(folder: Path, url: str) -> None:
+def check_moved(folder, url):
     target = Database.of_store(folder, url)
     for home, database in (
         (folder, target),
@@ -83,9 +79,7 @@ def check_moved(folder: Path, url: str) -> None:
     target.close()
 
 
-def test_all_rows_are_moved_and_the_tables_go_on(
-    folder: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_rows_are_moved_and_the_tables_go_on(folder, postgres, monkeypatch):
     monkeypatch.setattr(move, "_CHUNK", 3)
     url = postgres.new_url()
     moved = move.move_store(folder, url)
@@ -98,10 +92,8 @@ def test_all_rows_are_moved_and_the_tables_go_on(
 
 
 @pytest.mark.parametrize(("where", "step"), [(move, "follow_chain"), (Path, "rename")])
-def test_a_move_that_was_killed_is_repeated(
-    folder: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch, where: Any, step: str
-) -> None:
-    def die(*_: Any) -> None:
+def test_a_move_that_was_killed_is_repeated(folder, postgres, monkeypatch, where, step):
+    def die(*_):
         raise KeyboardInterrupt
 
     url = postgres.new_url()
@@ -114,9 +106,7 @@ def test_a_move_that_was_killed_is_repeated(
     check_moved(folder, url)
 
 
-def test_a_target_with_other_rows_and_a_store_in_use_are_left_alone(
-    folder: Path, postgres: Any
-) -> None:
+def test_a_target_with_other_rows_and_a_store_in_use_are_left_alone(folder, postgres):
     url = postgres.new_url()
     other = Database(url)
     with other.transaction() as session:
@@ -138,12 +128,10 @@ def test_a_target_with_other_rows_and_a_store_in_use_are_left_alone(
     assert not (folder / ELSEWHERE).exists()
 
 
-def test_a_copy_that_differs_is_undone(
-    folder: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_differs_is_undone(folder, postgres, monkeypatch):
     url, counted = postgres.new_url(), move._counts
 
-    def one_less(session: Any) -> dict[str, int]:
+    def one_less(session):
         found = counted(session)
         is_copy = session.get_bind().dialect.name == "postgresql" and found["photos"]
         return found | {"photos": found["photos"] - 1} if is_copy else found

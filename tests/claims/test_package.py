@@ -10,13 +10,12 @@ import shutil
 import subprocess
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from PIL import ImageFile
@@ -26,7 +25,6 @@ from realdamage.claims.database import Case, Database, Decision
 from realdamage.claims.package import Authority, CaseRow, make_package, read_thresholds, totals
 from realdamage.claims.secret import Secret
 from realdamage.commands.cli import main
-from realdamage.core.detector import Detector
 from realdamage.errors import ConfigError, RealDamageError, UsageError
 
 pytest.importorskip("rfc3161_client")
@@ -57,11 +55,11 @@ class LocalAuthority(BaseHTTPRequestHandler):
     folder: ClassVar[Path]
 
     @classmethod
-    def openssl(cls, *words: str) -> None:
+    def openssl(cls, *words):
         subprocess.run(["openssl", *words], cwd=cls.folder, check=True, capture_output=True)
 
     @classmethod
-    def make(cls, folder: Path) -> None:
+    def make(cls, folder):
         cls.folder = folder
         (folder / "tsa.cnf").write_text(_TSA.format(folder=folder))
         (folder / "serial").write_text("01\n")
@@ -72,7 +70,7 @@ class LocalAuthority(BaseHTTPRequestHandler):
         extensions = ("-extfile", "tsa.cnf", "-extensions", "tsa")
         cls.openssl("x509", "-req", "-in", "tsa.csr", *signed, *extensions)
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         query = self.rfile.read(int(self.headers["Content-Length"]))
         (self.folder / "query").write_bytes(query)
         (self.folder / "answer").write_text("<html>not found</html>")
@@ -84,12 +82,12 @@ class LocalAuthority(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write((self.folder / "answer").read_bytes())
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_):
         pass
 
 
 @pytest.fixture
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+def authority(tmp_path_factory):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
     LocalAuthority.make(tmp_path_factory.mktemp("tsa"))
@@ -100,9 +98,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
 
 
 @pytest.fixture(scope="module")
-def evidence(
-    claim_photo: Callable[..., bytes], detector: Detector, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def evidence(claim_photo, detector, tmp_path_factory):
     """A folder with the evidence of C-1 and C-2, and log.jsonl over both; tests must not change
     it."""
     root = tmp_path_factory.mktemp("claims")
@@ -114,37 +110,33 @@ def evidence(
 
 
 @pytest.fixture
-def log(evidence: Path) -> Path:
+def log(evidence):
     return evidence / "log.jsonl"
 
 
-def row(folder: Path, amount: str = "1999.50", **more: Any) -> CaseRow:
+def row(folder, amount="1999.50", **more):
     about = {"currency": "CNY", "order": "O-1", "product": "杯子", **more}
     return CaseRow(folder.name, Decimal(amount), evidence=folder, **about)
 
 
-def opened(path: Path) -> dict[str, bytes]:
+def opened(path):
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def table_in(files: dict[str, bytes]) -> list[dict[str, str]]:
+def table_in(files):
     return list(csv.DictReader(io.StringIO(files["claims.csv"].decode("utf-8-sig"))))
 
 
 def test_a_package_holds_everything_and_its_stamp_verifies(
-    evidence: Path,
-    log: Path,
-    authority: Authority,
-    tmp_path: Path,
-    signing: Any,
-) -> None:
+    evidence, log, authority, tmp_path, signing
+):
     shutil.copytree(evidence / "C-2", tmp_path / "C-2")
     (tmp_path / "C-2" / "evidence.html").write_text("other")
     changed = row(tmp_path / "C-2", "1500", product="=1+1", paid=Decimal(900))
     rows = [row(evidence / "C-1", decision="refund"), changed, row(tmp_path / "gone")]
     out = tmp_path / "case.zip"
-    given: dict[str, Any] = {"buyer": "B-7", "limits": read_thresholds(), "log": log}
+    given = {"buyer": "B-7", "limits": read_thresholds(), "log": log}
     made = make_package(rows, out, **given, stamp=authority)
     assert [line.split(":")[0] for line in made.problems] == ["C-2", "gone"]
     assert made.byte_count == out.stat().st_size
@@ -188,7 +180,7 @@ def test_a_package_holds_everything_and_its_stamp_verifies(
     assert not list(tmp_path.glob("*.zip*"))
 
 
-def test_sums_against_the_thresholds(tmp_path: Path) -> None:
+def test_sums_against_the_thresholds(tmp_path):
     rows = [row(tmp_path), row(tmp_path, "1500", paid=Decimal(900))]
     dollars = row(tmp_path, "950", currency="USD")
     yuan, usd = sorted(totals([*rows, dollars], read_thresholds()), key=lambda one: one["currency"])
@@ -205,9 +197,7 @@ def test_sums_against_the_thresholds(tmp_path: Path) -> None:
         read_thresholds(tmp_path / "thresholds.yaml")
 
 
-def test_the_command_packs_the_claims_of_a_buyer(
-    evidence: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_packs_the_claims_of_a_buyer(evidence, log, tmp_path, monkeypatch):
     monkeypatch.setattr(package, "_pdf", lambda page: b"%PDF-")
     store, out = tmp_path / "store", tmp_path / "case.zip"
     shutil.copytree(evidence, store / "claims")

@@ -1,16 +1,12 @@
 """Evidence in an object store: the same bytes as in a folder, and nothing counts before its last
 object is there."""
 
-from __future__ import annotations
-
 import hashlib
 import secrets
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from realdamage.claims import Claim, judge_claim, verify_evidence, write_evidence
+from realdamage.claims import judge_claim, verify_evidence, write_evidence
 from realdamage.claims.evidence import (
     add_statement,
     append_entry,
@@ -18,29 +14,26 @@ from realdamage.claims.evidence import (
     replaced_page,
 )
 from realdamage.claims.paths import ObjectPath, StoreError, files_below, remove_folder, to_path
-from realdamage.core.detector import Detector
 from realdamage.errors import MissingExtraError, UsageError
-
-Files = list[tuple[str, bytes]]
 
 
 @pytest.fixture
-def store() -> ObjectPath:
+def store():
     """An empty prefix of fsspec's store in memory, which takes no time."""
     return ObjectPath.at(f"memory://{secrets.token_hex(8)}/store")
 
 
 @pytest.fixture(scope="module")
-def photos(claim_photo: Callable[..., bytes]) -> Files:
+def photos(claim_photo):
     return [("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2, red=True))]
 
 
 @pytest.fixture(scope="module")
-def claim(detector: Detector, photos: Files) -> Claim:
+def claim(detector, photos):
     return judge_claim(photos, detector=detector, claim_id="C-1")
 
 
-def test_a_prefix_is_used_like_a_folder(store: ObjectPath) -> None:
+def test_a_prefix_is_used_like_a_folder(store):
     for name in ("A/evidence.json", "A/pictures/photo-01.jpg", "AB/evidence.json"):
         (store / name).write_bytes(name.encode())
     assert sorted(path.name for path in store.iterdir()) == ["A", "AB"]
@@ -58,9 +51,9 @@ def test_a_prefix_is_used_like_a_folder(store: ObjectPath) -> None:
 
 
 def test_what_makes_a_claim_count_is_written_last_and_removed_first(
-    store: ObjectPath, claim: Claim, photos: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[str] = []
+    store, claim, photos, monkeypatch
+):
+    written = []
     write = ObjectPath.write_bytes
     monkeypatch.setattr(
         ObjectPath, "write_bytes", lambda path, data: (written.append(path.key), write(path, data))
@@ -72,7 +65,7 @@ def test_what_makes_a_claim_count_is_written_last_and_removed_first(
     assert names.index("evidence.json") == len(names) - 3
     assert names[-2:] == ["statements/1-buyer/photo-01.jpg", "statements/1-buyer/statement.json"]
 
-    def stuck(keys: list[str]) -> None:
+    def stuck(keys):
         raise RuntimeError(keys)
 
     for remove in (stuck, lambda keys: None):  # an error, and none though nothing was done
@@ -83,9 +76,7 @@ def test_what_makes_a_claim_count_is_written_last_and_removed_first(
         assert not (folder / "evidence.json").is_file()
 
 
-def test_evidence_has_the_same_bytes_as_in_a_folder_and_verifies(
-    store: ObjectPath, claim: Claim, photos: Files, tmp_path: Path
-) -> None:
+def test_evidence_has_the_same_bytes_as_in_a_folder_and_verifies(store, claim, photos, tmp_path):
     for folder in (tmp_path / "C-1", store / "C-1"):
         write_evidence(claim, photos, [], folder, keep_originals=True, keep_pictures=True)
         values = {"side": "buyer", "received": 1_790_000_000, "text": "它裂了", "findings": []}
@@ -113,7 +104,7 @@ def test_evidence_has_the_same_bytes_as_in_a_folder_and_verifies(
     assert len(verify_evidence(store / "C-1").problems) == 2
 
 
-def test_places_that_cannot_be_used_are_errors_with_a_code(tmp_path: Path) -> None:
+def test_places_that_cannot_be_used_are_errors_with_a_code(tmp_path):
     assert to_path(str(tmp_path)) == tmp_path
     with pytest.raises(UsageError) as unknown:
         to_path("nowhere://bucket/store")

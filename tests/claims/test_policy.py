@@ -1,10 +1,7 @@
 """The rules that a fraud team edits: the file shows the defaults, and a mistake is named with its
 key."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,13 +10,13 @@ from realdamage.claims.policy import ClaimPolicy, default_yaml
 from realdamage.errors import ConfigError
 
 
-def read(tmp_path: Path, text: str) -> ClaimPolicy:
+def read(tmp_path, text):
     path = tmp_path / "ours.yaml"
     path.write_text(text, encoding="utf-8")
     return ClaimPolicy.from_yaml(path)
 
 
-def test_the_file_to_edit_has_every_key_with_its_default(tmp_path: Path) -> None:
+def test_the_file_to_edit_has_every_key_with_its_default(tmp_path):
     assert read(tmp_path, default_yaml()) == ClaimPolicy()
     stored = json.loads(json.dumps(ClaimPolicy().to_dict()))
     assert yaml.safe_load(default_yaml()) == stored
@@ -41,12 +38,12 @@ def test_the_file_to_edit_has_every_key_with_its_default(tmp_path: Path) -> None
         ("name: !!python/object/apply:os.getcwd []", "YAML"),
     ],
 )
-def test_a_mistake_is_named_with_its_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+def test_a_mistake_is_named_with_its_file_and_key(tmp_path, text, says):
     with pytest.raises(ConfigError, match=rf"ours\.yaml: .*{says}"):
         read(tmp_path, text)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(ConfigError, match=str(path)):
             ClaimPolicy.from_yaml(path)

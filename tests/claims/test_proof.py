@@ -1,14 +1,9 @@
 """Proofs that an entry is in the log, against the vectors of Certificate Transparency."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
-from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -34,7 +29,7 @@ ROOTS = [
 """Of the first 0 to 8 leaves, from the tests of google/certificate-transparency."""
 
 
-def test_the_tree_is_that_of_rfc_6962() -> None:
+def test_the_tree_is_that_of_rfc_6962():
     node = proof.nodes_of(LEAVES)
     assert [proof.tree_hash(node, size).hex() for size in range(9)] == ROOTS
     for size in range(1, 9):
@@ -43,7 +38,7 @@ def test_the_tree_is_that_of_rfc_6962() -> None:
             assert proof.root_from(leaf, path).hex() == ROOTS[size]
 
 
-def by_sha256_alone(given: dict[str, Any], root: str) -> bool:
+def by_sha256_alone(given, root):
     """What service/README.md tells an auditor to compute."""
     for entry in given["entries"]:
         digest = hashlib.sha256(entry["payload"].encode()).hexdigest()
@@ -58,7 +53,7 @@ def by_sha256_alone(given: dict[str, Any], root: str) -> bool:
     return True
 
 
-def write(database: Database, count: int) -> None:
+def write(database, count):
     for number in range(count):
         with database.transaction() as session:
             event = {"event": "noted", "claim_id": f"C-{number % 4}", "text": "裂纹"}
@@ -66,7 +61,7 @@ def write(database: Database, count: int) -> None:
 
 
 @pytest.mark.databases
-def test_a_claim_is_proved_without_the_others(tmp_path: Path, database_url: str) -> None:
+def test_a_claim_is_proved_without_the_others(tmp_path, database_url):
     where = database_url or tmp_path / "claims.sqlite"
     database = Database(where)
     write(database, 11)
@@ -86,7 +81,7 @@ def test_a_claim_is_proved_without_the_others(tmp_path: Path, database_url: str)
     database.close()
 
 
-def test_a_log_from_before_the_proofs_gets_its_tree(tmp_path: Path) -> None:
+def test_a_log_from_before_the_proofs_gets_its_tree(tmp_path):
     database = Database(tmp_path / "claims.sqlite")
     write(database, 13)
     made = database.prove("C-3")
@@ -101,7 +96,7 @@ def test_a_log_from_before_the_proofs_gets_its_tree(tmp_path: Path) -> None:
     assert migrated.verify().problems == ()
 
 
-def test_what_cannot_be_proved_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_proved_is_refused(tmp_path):
     log, broken = tmp_path / "log.jsonl", tmp_path / "broken.jsonl"
     for number in range(3):
         EvidenceLog(log).append({"event": "noted", "claim_id": f"C-{number}"})
@@ -118,7 +113,7 @@ def test_what_cannot_be_proved_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Any]:
+def made():
     database = Database(None)
     write(database, 6)
     return database.prove("C-1")
@@ -134,9 +129,7 @@ def made() -> dict[str, Any]:
         lambda made: made.update(format="other"),
     ],
 )
-def test_a_changed_proof_shows_nothing(
-    made: dict[str, Any], change: Callable[[dict[str, Any]], Any]
-) -> None:
+def test_a_changed_proof_shows_nothing(made, change):
     root = made["root"]
     assert len(proof.check_proof(made, root.upper())) == 2
     changed = copy.deepcopy(made)
@@ -148,9 +141,7 @@ def test_a_changed_proof_shows_nothing(
 
 
 @pytest.mark.databases
-def test_a_change_in_the_tables_is_found_and_stops_no_write(
-    tmp_path: Path, database_url: str
-) -> None:
+def test_a_change_in_the_tables_is_found_and_stops_no_write(tmp_path, database_url):
     database = Database(database_url or tmp_path / "claims.sqlite")
     write(database, 6)
     with suppress(ZeroDivisionError), database.transaction() as session:

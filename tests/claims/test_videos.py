@@ -1,15 +1,10 @@
 """Videos: what their files say, their frames, hostile files, and seals."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json
 import struct
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,17 +23,14 @@ XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
  xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
  Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>
  </rdf:RDF></x:xmpmeta>"""
-Made = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
-def made(photo_factory: Callable[[int, int, int], RGB]) -> Made:
+def made(photo_factory):
     """`made(form="mp4", scenes=1, tags={}, **options)`: a video of still scenes, blurred ones too,
     160x120, as motion JPEG with ten frames a second."""
 
-    def make(
-        form: str = "mp4", scenes: int = 1, tags: dict[str, str] | None = None, **options: str
-    ) -> bytes:
+    def make(form="mp4", scenes=1, tags=None, **options):
         frames = []
         for number in range(scenes):
             sharp = Image.fromarray(photo_factory(120, 160, number))
@@ -59,11 +51,11 @@ def made(photo_factory: Callable[[int, int, int], RGB]) -> Made:
 
 
 @pytest.fixture(scope="module")
-def scene(made: Made) -> bytes:
+def scene(made):
     return made()
 
 
-def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:
+def with_box(data, kind, content):
     """The MP4 with one more box at its end."""
     return data + struct.pack(">I4s", 8 + len(content), kind) + content
 
@@ -72,7 +64,7 @@ def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:
     ("form", "container"),
     [("mp4", "MP4"), ("mov", "MOV"), ("matroska", "Matroska"), ("avi", "AVI")],
 )
-def test_the_sharp_frame_of_each_scene_is_kept(made: Made, form: str, container: str) -> None:
+def test_the_sharp_frame_of_each_scene_is_kept(made, form, container):
     data = made(form, scenes=3)
     facts = read_video(data, "a b")
     assert (facts.container, facts.codec, facts.byte_count) == (container, "mjpeg", len(data))
@@ -85,14 +77,14 @@ def test_the_sharp_frame_of_each_scene_is_kept(made: Made, form: str, container:
     assert json.loads(json.dumps(facts.to_dict()))["frames"] == [name for name, _ in facts.frames]
 
 
-def test_a_long_video_is_looked_at_in_places(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_video_is_looked_at_in_places(made, monkeypatch):
     video = made(scenes=12)
     assert len(read_video(video).frames) == MAX_FRAMES
     monkeypatch.setattr("realdamage.claims.videos._MAX_DECODED", 3)
     assert 1 <= len(read_video(video).frames) <= 3
 
 
-def test_labels_in_tags_are_read(made: Made) -> None:
+def test_labels_in_tags_are_read(made):
     label = json.dumps({"Label": "1", "ContentProducer": "maker"})
     own = read_video(made(tags={"AIGC": label}, movflags="use_metadata_tags"))
     assert own.declared == "ai_generated"
@@ -102,7 +94,7 @@ def test_labels_in_tags_are_read(made: Made) -> None:
     assert named.declarations[0].fields["generator"] == "Midjourney"
 
 
-def test_xmp_and_credentials_are_read(scene: bytes, signing: Any) -> None:
+def test_xmp_and_credentials_are_read(scene, signing):
     uuid = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
     signed = signing.sign("trainedAlgorithmicMedia", data=scene, mime="video/mp4")
     for data, form in (
@@ -117,13 +109,13 @@ def test_xmp_and_credentials_are_read(scene: bytes, signing: Any) -> None:
     assert read_video(bytes(changed)).declared == "none"
 
 
-def blank(data: bytes) -> bytes:
+def blank(data):
     """The MP4 with zeros for its pictures."""
     start, end = data.index(b"mdat") + 4, data.rindex(b"moov") - 4
     return data[:start] + bytes(end - start) + data[end:]
 
 
-def sound() -> bytes:
+def sound():
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as output:
         stream = output.add_stream("aac", rate=44100)
@@ -147,23 +139,21 @@ def sound() -> bytes:
     ],
     ids=["playlist", "sound", "half", "encrypted", "spoilt"],
 )
-def test_a_file_that_cannot_be_looked_at_is_an_error(
-    scene: bytes, spoil: Callable[[bytes], bytes], code: str
-) -> None:
+def test_a_file_that_cannot_be_looked_at_is_an_error(scene, spoil, code):
     with pytest.raises(PhotoError) as caught:
         read_video(spoil(scene), "clip.mp4")
     assert caught.value.code == code
     assert caught.value.phrases[0].template == code
 
 
-def test_a_video_that_was_cut_off_is_read_as_far_as_it_goes(made: Made) -> None:
+def test_a_video_that_was_cut_off_is_read_as_far_as_it_goes(made):
     data = made(scenes=3, movflags="frag_keyframe+empty_moov")
     facts = read_video(data[: len(data) - 6000])
     assert [note.code for note in facts.notes] == ["video_cut_off"]
     assert facts.frames
 
 
-def test_ten_gigabytes_are_refused_unread(tmp_path: Path) -> None:
+def test_ten_gigabytes_are_refused_unread(tmp_path):
     path = tmp_path / "long.mp4"
     with path.open("wb") as file:
         file.truncate(10 << 30)  # takes no space
@@ -176,18 +166,16 @@ def test_ten_gigabytes_are_refused_unread(tmp_path: Path) -> None:
     assert caught.value.code == "missing_file"
 
 
-def found_in(outcome: str, video: bytes, photos: Sequence[bytes] = ()) -> dict[str, str]:
+def found_in(outcome, video, photos=()):
     """The findings about a video, under rules that would escalate."""
     rules = dataclasses.replace(ClaimPolicy().rules, video_frames_synthetic="escalate")
-    detector: Any = SimpleNamespace(predict=lambda _: SimpleNamespace(outcome=outcome))
+    detector = SimpleNamespace(predict=lambda _: SimpleNamespace(outcome=outcome))
     facts = [read_video(video, "clip")]
     found = judge_videos(facts, detector, ClaimPolicy(rules=rules), photos)
     return {one.rule: one.recommends for one in found}
 
 
-def test_pixels_of_frames_never_lead_beyond_review(
-    made: Made, scene: bytes, claim_photo: Callable[..., bytes]
-) -> None:
+def test_pixels_of_frames_never_lead_beyond_review(made, scene, claim_photo):
     assert found_in("synthetic", scene) == {"video_frames_synthetic": "review"}
     label = made(tags={"comment": 'AIGC{"Label": "1"}'})
     assert found_in("real", label) == {"declared_ai_generated": "escalate"}
@@ -197,13 +185,13 @@ def test_pixels_of_frames_never_lead_beyond_review(
 
 
 @pytest.fixture
-def packed(scene: bytes, tmp_path: Path) -> Path:
+def packed(scene, tmp_path):
     path = tmp_path / "packing.mp4"
     path.write_bytes(scene)
     return path
 
 
-def test_a_sealed_video_is_found_again(packed: Path, tmp_path: Path) -> None:
+def test_a_sealed_video_is_found_again(packed, tmp_path):
     log = EvidenceLog(tmp_path / "log.jsonl")
     for order in ("  ", "a\nb"):
         with pytest.raises(UsageError) as caught:
@@ -224,9 +212,7 @@ def test_a_sealed_video_is_found_again(packed: Path, tmp_path: Path) -> None:
     assert (other.entry, len(other.problems)) == (None, 1)
 
 
-def test_the_command_seals_and_checks(
-    packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_seals_and_checks(packed, tmp_path, capfd):
     log = EvidenceLog(tmp_path / "log.jsonl")
     words = ["seal", str(packed), "--log", str(log.path)]
     assert main(words) == 2

@@ -4,39 +4,26 @@
 Its answers can be worked out by hand.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
-from realdamage.core.model_file import ModelMetadata
-
 
 @pytest.fixture
-def metadata(red_metadata: ModelMetadata) -> ModelMetadata:
-    return red_metadata
-
-
-@pytest.fixture
-def write_red_model(tmp_path: Path, save_red_model: Callable[..., Path]) -> Callable[..., Path]:
+def write_red_model(tmp_path, save_red_model):
     """Writes the network with its metadata, some of it changed, and returns the path."""
 
-    def write(**changes: Any) -> Path:
+    def write(**changes):
         return save_red_model(tmp_path / "model" / "red.onnx", **changes)
 
     return write
 
 
 @pytest.fixture
-def blue_photo() -> Callable[..., np.ndarray]:
+def blue_photo():
     """A bluish photo (evidence -4) with red rectangles (evidence +10) at the given (left, top,
     right, bottom)."""
 
-    def make(width: int, height: int, *red_boxes: tuple[int, int, int, int]) -> np.ndarray:
+    def make(width, height, *red_boxes):
         rgb = np.empty((height, width, 3), dtype=np.uint8)
         rgb[:] = (80, 100, 144)
         for left, top, right, bottom in red_boxes:

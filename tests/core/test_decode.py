@@ -1,16 +1,11 @@
 """Every kind of file that phones, apps and scanners write becomes the same upright pixels, or a
 clear error."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct
-import subprocess
 import sys
 import zlib
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +14,6 @@ from PIL import Image, ImageCms
 from realdamage.core.decode import decode
 from realdamage.errors import PhotoError
 
-Colour = tuple[int, int, int]
 # How a camera held that way stores the upright picture: the inverse of what orientation k asks a
 # viewer to do.
 STORED = {
@@ -35,14 +29,14 @@ STORED = {
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def picture():
     """Smooth and without any symmetry, so that JPEG keeps it and every wrong turn shows; uint8 [48,
     64, 3]."""
     y, x = np.mgrid[0:48, 0:64]
     return np.stack([4 * x, 5 * y, 2 * x + y], axis=2).clip(0, 255).astype(np.uint8)
 
 
-def encode(image: Image.Image | np.ndarray, form: str, **options: object) -> bytes:
+def encode(image, form, **options):
     buffer = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
         buffer, form, **options
@@ -50,15 +44,15 @@ def encode(image: Image.Image | np.ndarray, form: str, **options: object) -> byt
     return buffer.getvalue()
 
 
-def refusal(source: object, **options: int) -> str:
+def refusal(source, **options):
     """The code of the error with which `decode` refuses the photo."""
     with pytest.raises(PhotoError) as caught:
-        decode(source, **options)  # type: ignore[arg-type]
+        decode(source, **options)
     return caught.value.code
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
+def png_header(width, height):
+    def chunk(name, data):
         check = struct.pack(">I", zlib.crc32(name + data))
         return struct.pack(">I", len(data)) + name + data + check
 
@@ -66,10 +60,9 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"\0"))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_all_eight_orientations_decode_to_the_same_upright_pixels(
-    picture: np.ndarray, form: str
-) -> None:
+def test_all_eight_orientations_decode_to_upright_pixels(picture, form):
     options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
     for orientation, turn in STORED.items():
         exif = Image.Exif()
@@ -77,15 +70,12 @@ def test_all_eight_orientations_decode_to_the_same_upright_pixels(
         upright = decode(encode(np.ascontiguousarray(turn(picture)), form, exif=exif, **options))
         assert upright.shape == picture.shape
         assert np.abs(upright.astype(int) - picture).max() <= (6 if form == "JPEG" else 0)
+    if form == "PNG":  # a broken block is no reason to refuse a photo
+        data = encode(picture, form, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+        assert np.array_equal(decode(data), picture)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_broken_exif_block_is_no_reason_to_refuse_a_photo(picture: np.ndarray) -> None:
-    data = encode(picture, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert np.array_equal(decode(data), picture)
-
-
-def test_sixteen_bit_png_is_scaled_not_clipped() -> None:
+def test_sixteen_bit_png_is_scaled_not_clipped():
     values = np.linspace(0, 65535, 40 * 40).round().astype(np.uint16).reshape(40, 40)
     data = encode(Image.fromarray(values), "PNG")
     with Image.open(io.BytesIO(data)) as image:
@@ -95,7 +85,7 @@ def test_sixteen_bit_png_is_scaled_not_clipped() -> None:
     )
 
 
-def palette() -> Image.Image:
+def palette():
     """Black on the left, (10, 200, 30) on the right."""
     image = Image.new("P", (40, 40), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
@@ -103,7 +93,7 @@ def palette() -> Image.Image:
     return image
 
 
-def with_alpha() -> Image.Image:
+def with_alpha():
     """Half transparent black on the left, nothing on the right."""
     image = Image.new("RGBA", (40, 40), (200, 0, 0, 0))
     image.paste((0, 0, 0, 128), (0, 0, 20, 40))
@@ -129,16 +119,14 @@ RED, WHITE, GREEN, KEY = (250, 0, 0), (255, 255, 255), (10, 200, 30), (1, 2, 3)
         ("MPO", FRAMES[0], ANIMATION, RED, RED),
     ],
 )
-def test_modes_and_first_frames(
-    form: str, image: Image.Image, options: dict[str, Any], left: Colour, right: Colour
-) -> None:
+def test_modes_and_first_frames(form, image, options, left, right):
     rgb = decode(encode(image, form, **options)).astype(int)
     tolerance = 4 if form in ("JPEG", "MPO") else 0
     assert np.abs(rgb[2, 2] - left).max() <= tolerance
     assert np.abs(rgb[2, 39] - right).max() <= tolerance
 
 
-def test_an_icc_profile_is_applied_and_srgb_left_alone(picture: np.ndarray) -> None:
+def test_an_icc_profile_is_applied_and_srgb_left_alone(picture):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert np.array_equal(decode(encode(picture, "PNG", icc_profile=srgb)), picture)
     # A profile with the red and blue primaries exchanged, under a name of its own.
@@ -150,24 +138,22 @@ def test_an_icc_profile_is_applied_and_srgb_left_alone(picture: np.ndarray) -> N
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_a_truncated_photo_is_an_error_and_not_half_grey(form: str) -> None:
+def test_a_truncated_photo_is_an_error_and_not_half_grey(form):
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     data = encode(noise, form)
     for share in (0.004, 0.95):
         assert refusal(data[: int(share * len(data))]) in ("damaged_file", "damaged_header")
 
 
-@pytest.mark.parametrize(("width", "height"), [(20000, 20000), (10001, 10000)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_wrong_size_is_refused_from_the_header(
-    width: int, height: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_size_is_refused_from_the_header(monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    assert refusal(png_header(width, height)).startswith("too_many_pixels")
+    assert refusal(png_header(20000, 20000)) == "too_many_pixels_told"  # by Pillow
+    assert refusal(png_header(10001, 10000)) == "too_many_pixels"
     assert refusal(png_header(4000, 31)) == "side_too_small"
 
 
-def many_scans(scans: int, form: str = "JPEG") -> bytes:
+def many_scans(scans, form="JPEG"):
     """A progressive JPEG whose last scan is repeated until it has that many; as an MPO with a
     second picture of 10."""
     image = Image.new("RGB", (48, 48), (90, 120, 60))
@@ -180,33 +166,27 @@ def many_scans(scans: int, form: str = "JPEG") -> bytes:
 
 
 @pytest.fixture
-def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_is_opened(monkeypatch):
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "MPO"])
-def test_a_jpeg_of_64_scans_is_decoded(form: str) -> None:
+def test_more_than_64_scans_are_refused_before_the_photo_is_opened(form, request):
     assert decode(many_scans(64, form)).shape == (48, 48, 3)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "MPO"])
-@pytest.mark.usefixtures("nothing_is_opened")
-def test_more_than_64_scans_are_refused_before_the_photo_is_opened(form: str) -> None:
+    request.getfixturevalue("nothing_is_opened")
     assert refusal(many_scans(65, form)) == "too_many_scans"
 
 
-def test_scans_of_a_thumbnail_or_behind_the_picture_are_not_counted(picture: np.ndarray) -> None:
-    data, bomb = encode(picture, "JPEG"), many_scans(300)
-    thumbnail = b"\xff\xe1" + struct.pack(">H", len(bomb) + 8) + b"Exif\0\0" + bomb
-    assert decode(data[:2] + thumbnail + data[2:] + bomb).shape == picture.shape
-
-
-def test_restarts_and_stuffed_bytes_are_not_padding() -> None:
+def test_what_only_looks_like_scans_or_padding_is_not_counted():
+    """Scans of a thumbnail or behind the picture, restart markers and stuffed bytes."""
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     data = encode(noise, "JPEG", quality=95, restart_marker_blocks=1)
     assert data.count(b"\xff\xd3") > 50
     assert data.count(b"\xff\0") > 100
-    assert decode(data + b"\xff" * 200_000).shape == noise.shape
+    bomb = many_scans(300)
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(bomb) + 8) + b"Exif\0\0" + bomb
+    found = decode(data[:2] + thumbnail + data[2:] + bomb + b"\xff" * 200_000)
+    assert found.shape == noise.shape
 
 
 SEGMENT = b"\xff\xe5\x00\x06abcd"
@@ -223,39 +203,22 @@ SEGMENT = b"\xff\xe5\x00\x06abcd"
     ],
 )
 @pytest.mark.usefixtures("nothing_is_opened")
-def test_padding_is_refused_before_the_photo_is_opened(
-    in_header: bytes, in_scan: bytes, template: str
-) -> None:
+def test_padding_is_refused_before_the_photo_is_opened(in_header, in_scan, template):
     data = many_scans(10).replace(b"\xff\xd8", b"\xff\xd8" + in_header)
     assert refusal(data[:-2] + in_scan + b"\xff\xd9") == template
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
-def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    """A pipe would block for ever and /dev/zero would fill the memory: this runs in a process with
-    limits on both."""
-    (photo := tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
-    (link := tmp_path / "link.png").symlink_to(photo)
-    os.mkfifo(pipe := tmp_path / "pipe")
-    code = """
-import resource, sys
-from realdamage.core.decode import decode
-from realdamage.errors import PhotoError
-resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-for path in sys.argv[1:]:
-    try:
-        print(decode(path).shape)
-    except PhotoError as error:
-        print(str(error).partition(":")[0])
-"""
-    command = [sys.executable, "-c", code, str(pipe), "/dev/zero", str(link)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines() == [str(pipe), "/dev/zero", "(40, 40, 3)"]
+@pytest.mark.timeout(60)  # a pipe that is read blocks for ever
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(tmp_path / "pipe") == refusal("/dev/null") == "photo"
+    (tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
+    (tmp_path / "link.png").symlink_to(tmp_path / "photo.png")
+    assert decode(tmp_path / "link.png").shape == (40, 40, 3)
 
 
-def test_what_is_not_a_photo_is_refused(
-    picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_a_photo_is_refused(picture, tmp_path, monkeypatch):
     (tmp_path / "notes.jpg").write_text("dear support,")
     assert refusal(tmp_path / "notes.jpg") == "unknown_format"
     assert refusal(b"") == "empty_file"
@@ -269,18 +232,13 @@ def test_what_is_not_a_photo_is_refused(
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
     assert refusal(heic) == "heic_needs_extra"
     assert refusal("https://example.org/a.jpg") == "url"
-
-
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [
+    others = [
         (np.zeros((40, 40, 4), np.uint8), r"uint8 \[40, 40, 4\]"),
         (np.zeros((40, 40, 3), np.float32), r"float32 \[40, 40, 3\]"),
         (7, "a int"),
         ("nowhere/photo.jpg", "nowhere/photo.jpg: no such photo"),
-        (str(Path(__file__).parent), "core: is a folder"),
-    ],
-)
-def test_other_sources_are_refused(source: object, found: str) -> None:
-    with pytest.raises(PhotoError, match=found):
-        decode(source)  # type: ignore[arg-type]
+        (tmp_path, "is a folder"),
+    ]
+    for source, found in others:
+        with pytest.raises(PhotoError, match=found):
+            decode(source)

@@ -1,12 +1,9 @@
 """Models in folders laid out as on the Hugging Face Hub, and on a stubbed Hub."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -22,16 +19,16 @@ THREE = ["README.md", "config.json", "model.onnx"]
 
 
 @pytest.fixture
-def detector(write_red_model: Models) -> Detector:
+def detector(write_red_model):
     return Detector(write_red_model(metrics={"auroc": 0.75, "tpr_at_fpr_1": None}))
 
 
-def front_matter(folder: Path) -> tuple[dict[str, Any], str]:
+def front_matter(folder):
     _, front, text = (folder / "README.md").read_text("utf-8").split("---\n", 2)
     return yaml.safe_load(front), text
 
 
-def test_a_saved_folder_is_loaded_again(detector: Detector, tmp_path: Path) -> None:
+def test_a_saved_folder_is_loaded_again(detector, tmp_path):
     assert detector.path is not None
     folder = detector.save_pretrained(tmp_path / "saved", licence="Apache-2.0")
     assert sorted(path.name for path in folder.iterdir()) == THREE
@@ -46,41 +43,25 @@ def test_a_saved_folder_is_loaded_again(detector: Detector, tmp_path: Path) -> N
     assert "from_pretrained" in text
     (result,) = front["model-index"][0]["results"]  # the other figure is None
     assert result["metrics"] == [{"type": "roc_auc", "value": 0.75, "name": "AUROC"}]
-
-
-def test_the_models_own_card_is_kept(detector: Detector, tmp_path: Path) -> None:
-    assert detector.path is not None
+    # The model's own card is kept; our files are replaced, those of something else are not.
     card = "# Model card\n\n| licence | MIT |\n"
     detector.path.with_suffix(".md").write_text(card)
-    _, text = front_matter(detector.save_pretrained(tmp_path / "saved"))
-    assert text.lstrip("\n") == card
+    assert front_matter(detector.save_pretrained(folder))[1].lstrip("\n") == card
+    for name in ("README.md", "config.json"):
+        before = (folder / name).read_text()
+        (folder / name).write_text("my project")
+        (folder / "model.onnx").unlink(missing_ok=True)
+        with pytest.raises(UsageError) as caught:
+            detector.save_pretrained(folder)
+        assert caught.value.code == "other_files"
+        assert not (folder / "model.onnx").exists()
+        (folder / name).write_text(before)
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json"])
-def test_files_of_something_else_are_never_replaced(
-    detector: Detector, tmp_path: Path, name: str
-) -> None:
-    (tmp_path / name).write_text("my project")
-    with pytest.raises(UsageError) as caught:
-        detector.save_pretrained(tmp_path)
-    assert caught.value.code == "other_files"
-    assert not (tmp_path / "model.onnx").exists()
-
-
-def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    for source, code in (
-        (tmp_path, "no_model_in_folder"),
-        (tmp_path / "empty" / "below", "no_such_folder"),
-    ):
-        with pytest.raises(MissingModelError) as caught:
-            Detector.from_pretrained(source)
-        assert caught.value.code == code
-
-
-def test_a_download(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download(detector, monkeypatch):
     asked = []
 
-    def download(*words: str, revision: str | None) -> str:
+    def download(*words, revision):
         asked.append((*words, revision))
         if revision is None:
             raise OSError("no network")
@@ -95,7 +76,7 @@ def test_a_download(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None
     assert caught.value.code == "download_failed"
 
 
-def test_an_upload(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload(detector, tmp_path, monkeypatch):
     hub = Mock()
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     detector.save_pretrained(tmp_path, push_to_hub=True, repo_id="user/model", private=True)
@@ -111,17 +92,17 @@ def test_an_upload(detector: Detector, tmp_path: Path, monkeypatch: pytest.Monke
         detector.save_pretrained(tmp_path, push_to_hub=True)
 
 
-def test_what_cannot_be_saved_or_loaded(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_saved_or_loaded(detector, tmp_path, monkeypatch):
+    for source, code in ((tmp_path, "no_model_in_folder"), (tmp_path / "a/b", "no_such_folder")):
+        with pytest.raises(MissingModelError) as caught:
+            Detector.from_pretrained(source)
+        assert caught.value.code == code
     bare = Detector(lambda tiles: (np.zeros(1), np.zeros(1)), detector.metadata)
     with pytest.raises(UsageError):
         bare.save_pretrained(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    for work in (
-        lambda: Detector.from_pretrained("user/model"),
-        lambda: detector.save_pretrained(tmp_path),
-    ):
-        with pytest.raises(MissingExtraError, match=r"realdamage\[hub\]"):
-            work()
+    with pytest.raises(MissingExtraError, match=r"realdamage\[hub\]"):
+        Detector.from_pretrained("user/model")
+    with pytest.raises(MissingExtraError, match=r"realdamage\[hub\]"):
+        detector.save_pretrained(tmp_path)
     assert list(tmp_path.glob("*.*")) == []

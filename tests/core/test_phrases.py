@@ -1,7 +1,5 @@
 """Phrases: every sentence of a reason is made of known templates, in both languages."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -31,7 +29,7 @@ SOURCE = "".join(
 )
 
 
-def test_phrases_make_a_sentence() -> None:
+def test_phrases_make_a_sentence():
     label = [phrase("label"), phrase("label_producer", producer="{value}"), phrase("full_stop")]
     text = in_english(label)
     assert text == f"{ENGLISH['label']}{ENGLISH['label_producer'][:-10]}{{value}}."
@@ -40,11 +38,11 @@ def test_phrases_make_a_sentence() -> None:
     assert printable("a\u202e\nb\ud800", keep="\n") == "a\nb"
 
 
-def values_in(template: str) -> set[str]:
+def values_in(template):
     return {name for _, name, _, _ in Formatter().parse(template) if name}
 
 
-def test_both_languages_have_the_same_phrases_with_the_same_values() -> None:
+def test_both_languages_have_the_same_phrases_with_the_same_values():
     chinese = phrases_in("zh")
     assert json.loads(page_json("zh")) == chinese
     assert set(ENGLISH) - set(chinese) == {"verbatim"}
@@ -54,7 +52,7 @@ def test_both_languages_have_the_same_phrases_with_the_same_values() -> None:
     ] == []
 
 
-def test_every_template_is_used_and_every_used_one_exists() -> None:
+def test_every_template_is_used_and_every_used_one_exists():
     words = set(re.findall(r'"(\w+)"', SOURCE))
     built = re.findall(r'f"(\w*\{[\w.]+\}\w*)"', SOURCE)
     patterns = {re.sub(r"\{.*?\}", r"\\w+", text) for text in built} - {r"\w+"}
@@ -63,7 +61,7 @@ def test_every_template_is_used_and_every_used_one_exists() -> None:
     assert set(re.findall(r'\bphrase\(\s*"(\w+)"', SOURCE)) - set(ENGLISH) == set()
 
 
-def test_reasons_come_back_from_json() -> None:
+def test_reasons_come_back_from_json_and_nothing_else_is_read():
     said = (phrase("about", name="a.jpg"), phrase("too_small", side=300, limit=400))
     reason = Reason.of("too_small", *said)
     assert Reason.from_dict(reason.to_dict()) == reason
@@ -73,9 +71,6 @@ def test_reasons_come_back_from_json() -> None:
     assert len({reason, plain}) == 2
     newer = [{"template": "of another version", "values": {"x": "y"}}]
     assert read_phrases(newer) == (Phrase("of another version", {"x": "y"}),)
-
-
-@pytest.mark.parametrize("values", [3, ["a"], [{"template": "a", "values": {"b": 1}}]])
-def test_anything_else_is_refused(values: object) -> None:
-    with pytest.raises((TypeError, KeyError, AttributeError)):
-        read_phrases(values)
+    for other in (3, ["a"], [{"template": "a", "values": {"b": 1}}]):
+        with pytest.raises((TypeError, KeyError, AttributeError)):
+            read_phrases(other)

@@ -1,6 +1,4 @@
-"""A verdict travels as JSON and as a row; its regions and its picture show the heat where it is."""
-
-from __future__ import annotations
+"""A verdict travels as JSON; its regions and its picture show the heat where it is."""
 
 import json
 from collections.abc import Callable
@@ -16,14 +14,7 @@ from realdamage.core.detector import Detector
 from realdamage.core.overlay import draw_overlay
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.tiles import read_photo
-from realdamage.core.verdict import (
-    MEASURED_COLUMNS,
-    PREDICTION_COLUMNS,
-    Reason,
-    Region,
-    find_regions,
-    verdict_row,
-)
+from realdamage.core.verdict import Reason, Region, find_regions
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 
 Models, Photos = Callable[..., Path], Callable[..., np.ndarray]
@@ -45,12 +36,12 @@ VERDICT = Verdict(
 )
 
 
-def same_but_heatmap(one: Verdict, other: Verdict) -> bool:
+def same_but_heatmap(one, other):
     names = [field.name for field in fields(Verdict) if field.name != "heatmap"]
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def test_json_round_trip() -> None:
+def test_json_round_trip():
     again = Verdict.from_json(VERDICT.to_json())
     assert same_but_heatmap(again, VERDICT)
     assert again.heatmap is not None
@@ -61,10 +52,14 @@ def test_json_round_trip() -> None:
     assert "\n" not in text
     assert json.loads(text)["heatmap"] is None
     assert same_but_heatmap(Verdict.from_json(text), VERDICT)
+    for other in ("", "[]", '{"outcome": "real"}'):
+        with pytest.raises(RealDamageError) as caught:
+            Verdict.from_json(other)
+        assert caught.value.code == "not_a_verdict"
     assert repr(VERDICT) == "Verdict('review', score=-0.12, probability=0.250, 2 regions, 140x75)"
 
 
-def test_real_verdicts_follow_the_schema(write_red_model: Models, blue_photo: Photos) -> None:
+def test_real_verdicts_follow_the_schema(write_red_model, blue_photo):
     jsonschema = pytest.importorskip("jsonschema")
     schema = Verdict.json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -79,9 +74,7 @@ def test_real_verdicts_follow_the_schema(write_red_model: Models, blue_photo: Ph
     assert not validator.is_valid(wrong)
 
 
-def test_a_verdict_is_saved_as_json_or_as_a_picture(
-    write_red_model: Models, blue_photo: Photos, tmp_path: Path
-) -> None:
+def test_a_verdict_is_saved_as_json_or_as_a_picture(write_red_model, blue_photo, tmp_path):
     rgb, path = blue_photo(160, 96, (32, 32, 96, 64)), tmp_path / "photo.png"
     Image.fromarray(rgb).save(path)
     detector = Detector(write_red_model())
@@ -103,27 +96,7 @@ def test_a_verdict_is_saved_as_json_or_as_a_picture(
         by_path.overlay()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"outcome": "real"}'])
-def test_other_json_is_refused(text: str) -> None:
-    with pytest.raises(RealDamageError) as caught:
-        Verdict.from_json(text)
-    assert caught.value.code == "not_a_verdict"
-
-
-def test_a_row_has_the_columns_of_a_predictions_file() -> None:
-    twice = replace(VERDICT, probability=None, reasons=VERDICT.reasons * 2)
-    row = verdict_row("a/b.jpg", twice, 12.345)
-    assert tuple(row) == (*PREDICTION_COLUMNS, *MEASURED_COLUMNS)
-    assert (row["file_name"], row["reasons"]) == ("a/b.jpg", "demo_model demo_model")
-    assert (row["probability"], row["label"]) == ("", "")
-    assert (row["score"], row["ms"], row["width"], row["height"]) == (VERDICT.score, 12.3, 140, 75)
-    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 62.0, 0.0625]
-    unreadable = verdict_row("a.jpg", PhotoError("a.jpg: cut off"), 1.0)
-    assert tuple(unreadable) == tuple(row)
-    assert (unreadable["score"], unreadable["reasons"]) == ("", "unreadable")
-
-
-def heat(*rows: str) -> np.ndarray:
+def heat(*rows):
     """Digits are tenths of heat."""
     return np.array([[int(value) / 10 for value in row] for row in rows], dtype=np.float32)
 
@@ -144,27 +117,22 @@ def heat(*rows: str) -> np.ndarray:
         (("044444", "404444"), 10.0, (60, 20), []),  # cold
     ],
 )
-def test_regions(
-    rows: tuple[str, ...], cell: float, size: tuple[int, int], boxes: list[tuple[int, ...]]
-) -> None:
+def test_regions(rows, cell, size, boxes):
     assert [region.box for region in find_regions(heat(*rows), cell, size)] == boxes
 
 
-def test_at_most_twenty_regions() -> None:
+def test_at_most_twenty_regions():
     checkerboard = (np.indices((10, 10)).sum(axis=0) % 2).repeat(2, axis=0).repeat(3, axis=1)
     assert len(find_regions(checkerboard.astype(np.float32), 1.0, (30, 20))) == 20
 
 
 @pytest.mark.parametrize("size", [(640, 320), (33, 400)])
-def test_heat_and_boxes_lie_over_their_pixels(
-    write_red_model: Models, blue_photo: Photos, size: tuple[int, int]
-) -> None:
+def test_heat_and_boxes_lie_over_their_pixels(write_red_model, blue_photo, size):
     width, height = size
     rgb = blue_photo(width, height, (0, 0, width, height // 2))
     detector = Detector.load(write_red_model())
-    limited = read_photo(rgb, detector.pixel_spec).rgb
     verdict = detector.predict(rgb)
-    for photo in (rgb, limited):
+    for photo in (rgb, read_photo(rgb, detector.pixel_spec).rgb):
         picture = np.asarray(draw_overlay(photo, verdict)).astype(int)
         rows, cols = photo.shape[:2]
         assert picture.shape[1] == cols
@@ -172,17 +140,8 @@ def test_heat_and_boxes_lie_over_their_pixels(
         changed = np.abs(picture[:rows] - photo).sum(axis=2)
         assert changed[: int(0.35 * rows)].mean() > 60
         assert changed[int(0.85 * rows) :].mean() < 12
-    assert np.array_equal(np.asarray(verdict.overlay(rgb)), np.asarray(draw_overlay(rgb, verdict)))
-
-
-def test_boxes_are_drawn_also_where_they_are_narrow(
-    write_red_model: Models, blue_photo: Photos
-) -> None:
-    rgb = blue_photo(160, 96, (32, 32, 96, 64))
-    verdict = Detector.load(write_red_model()).predict(rgb)
-    assert np.asarray(draw_overlay(rgb, verdict))[32, 32:96].tolist() == [[0, 200, 255]] * 64
-    narrow = replace(verdict, regions=(Region((120, 0, 121, 96), 0.9),))
+    narrow = replace(verdict, regions=(Region((20, 0, 21, height), 0.9),))
     small = np.asarray(draw_overlay(rgb[::8, ::8], narrow))
-    assert (small[:12] == [0, 200, 255]).all(axis=2).any(axis=1).all()
+    assert (small[: height // 8] == [0, 200, 255]).all(axis=2).any(axis=1).all()
     with pytest.raises(UsageError):
         draw_overlay(rgb, replace(verdict, heatmap=None))

@@ -1,21 +1,10 @@
 """Degradations: within their bounds, the same for the same seed, and relative to the photo's
 size."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
-from realdamage.data.degradations import (
-    Blur,
-    Degradation,
-    Degradations,
-    Jpeg,
-    Noise,
-    Resize,
-    Sharpen,
-    Webp,
-)
+from realdamage.data.degradations import Blur, Degradations, Jpeg, Noise, Resize, Sharpen, Webp
 from realdamage.errors import ConfigError
 
 ALWAYS = Degradations(
@@ -35,12 +24,12 @@ ALWAYS = Degradations(
 )
 
 
-def drawn(degradations: Degradations, count: int = 200, epoch: int = 0) -> list[Degradation]:
+def drawn(degradations, count=200, epoch=0):
     rng = np.random.default_rng(0)
     return [degradations.draw(rng, epoch) for _ in range(count)]
 
 
-def test_every_draw_lies_within_its_bounds_and_reaches_across_them() -> None:
+def test_every_draw_lies_within_its_bounds_and_reaches_across_them():
     steps = [step for each in drawn(ALWAYS) for step in each.steps]
     reach = {
         (Resize, "scale"): ALWAYS.scale,
@@ -58,16 +47,14 @@ def test_every_draw_lies_within_its_bounds_and_reaches_across_them() -> None:
     filters = {step.filter for step in steps if isinstance(step, Resize)}
     assert filters == {"bilinear", "bicubic", "lanczos", "box"}
     assert any(isinstance(step, Webp) for step in steps)
-
-
-def test_half_of_the_second_jpegs_lie_on_another_grid() -> None:
+    # Half of the second JPEGs lie on another grid.
     seconds = [each.steps[-1] for each in drawn(ALWAYS)]
     shifted = [step.shift for step in seconds if isinstance(step, Jpeg) and step.shift != (0, 0)]
     assert 70 < len(shifted) < 130
     assert {value for shift in shifted for value in shift} == set(range(8))
 
 
-def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory) -> None:
+def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory):
     """Blocks of a hard JPEG meet where the neighbours differ most."""
     photo = photo_factory(96, 96, 0)
     for shift in ((0, 0), (3, 6)):
@@ -79,18 +66,14 @@ def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory)
             assert np.argmax(starts) == -moved % 8
 
 
-def test_probability_is_the_share_of_crops_that_are_degraded() -> None:
-    assert all(each.steps == () for each in drawn(Degradations(probability=0.0)))
-    half = drawn(Degradations(probability=0.5, jpeg=1.0, webp=0.0), 1000)
-    assert abs(np.mean([each.steps != () for each in half]) - 0.5) < 0.05  # three deviations
-
-
-def test_the_curriculum_starts_clean_and_grows() -> None:
+def test_the_probability_is_a_share_of_the_crops_and_the_curriculum_starts_clean():
+    share = drawn(Degradations(probability=0.5, jpeg=1.0, webp=0.0), 1000)
+    assert abs(np.mean([each.steps != () for each in share]) - 0.5) < 0.05  # three deviations
     growing = Degradations(
         probability=1.0, jpeg=1.0, webp=0.0, quality=(50, 95), curriculum_epochs=4
     )
 
-    def qualities(epoch: int) -> list[int]:
+    def qualities(epoch):
         steps = [step for each in drawn(growing, 1000, epoch) for step in each.steps]
         return [step.quality for step in steps if isinstance(step, Jpeg)]
 
@@ -110,6 +93,6 @@ def test_the_curriculum_starts_clean_and_grows() -> None:
         ({"quality": (0, 90)}, "data.degradations.quality"),
     ],
 )
-def test_a_wrong_setting_is_named(settings: dict[str, object], key: str) -> None:
+def test_a_wrong_setting_is_named(settings, key):
     with pytest.raises(ConfigError, match="^" + key.replace(".", r"\.")):
         Degradations(**settings)

@@ -1,10 +1,5 @@
 """Photos of one thing share a group, whatever was done to the file; different things don't."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,37 +12,26 @@ from realdamage.data.duplicates import (
 )
 from realdamage.errors import PhotoError
 
-Factory = Callable[[int, int, int], np.ndarray]
 
-
-@pytest.fixture
-def folder(tmp_path: Path, photo_factory: Factory) -> Path:
-    """Four scenes: one saved in several ways, one framed differently, one painted on."""
+def test_saves_and_edits_of_a_scene_are_one_group(tmp_path, photo_factory):
     scenes = [photo_factory(240, 320, seed) for seed in range(4)]
-    Image.fromarray(scenes[0]).save(tmp_path / "a.png")
-    Image.fromarray(scenes[0]).save(tmp_path / "a_q30.jpg", quality=30)
-    Image.fromarray(scenes[0]).resize((160, 120)).save(tmp_path / "a_half.jpg", quality=80)
-    Image.fromarray(np.clip(scenes[0] * 1.2, 0, 255).astype(np.uint8)).save(
-        tmp_path / "a_bright.jpg"
-    )
-    turned = Image.fromarray(scenes[0]).transpose(Image.Transpose.ROTATE_90)
+    a, b, c, d = (Image.fromarray(scene) for scene in scenes)
+    a.save(tmp_path / "a.png")
+    a.save(tmp_path / "a_q30.jpg", quality=30)
+    a.resize((160, 120)).save(tmp_path / "a_half.jpg", quality=80)
+    a.point(lambda level: min(255, round(1.2 * level))).save(tmp_path / "a_bright.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown a quarter turn clockwise
-    turned.save(tmp_path / "a_rotated_by_exif.jpg", exif=exif)
-    Image.fromarray(scenes[1]).save(tmp_path / "b.jpg", quality=90)
-    Image.fromarray(scenes[1][3:, 4:]).save(tmp_path / "b_next_frame.jpg", quality=70)
-    Image.fromarray(scenes[2]).save(tmp_path / "c.jpg")
-    edited = scenes[2].copy()
-    edited[100:124, 140:164] = (40, 30, 20)
-    Image.fromarray(edited).save(tmp_path / "c_edit.jpg")
-    Image.fromarray(scenes[3]).save(tmp_path / "d.jpg")
-    return tmp_path
-
-
-def test_saves_frames_and_edits_of_one_scene_are_grouped_and_scenes_are_not(folder: Path) -> None:
-    paths = sorted(folder.iterdir())
-    found = duplicate_groups(perceptual_hashes(paths, workers=1))
-    by_label: dict[int, str] = {}
+    a.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a_rotated_by_exif.jpg", exif=exif)
+    b.save(tmp_path / "b.jpg", quality=90)
+    b.crop((4, 3, 320, 240)).save(tmp_path / "b_next_frame.jpg", quality=70)
+    c.save(tmp_path / "c.jpg")
+    c.paste((40, 30, 20), (140, 100, 164, 124))
+    c.save(tmp_path / "c_edit.jpg")
+    d.save(tmp_path / "d.jpg")
+    paths = sorted(tmp_path.iterdir())
+    found = duplicate_groups(perceptual_hashes(paths))
+    by_label = {}
     for path, label in zip(paths, found.labels, strict=True):
         assert by_label.setdefault(int(label), path.name[0]) == path.name[0], path.name
     assert sorted(by_label.values()) == ["a", "b", "c", "d"]
@@ -55,7 +39,7 @@ def test_saves_frames_and_edits_of_one_scene_are_grouped_and_scenes_are_not(fold
 
 
 @pytest.mark.parametrize("surface", ["flat", "gradient"])
-def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
+def test_plain_surfaces_do_not_collapse_into_one_group(surface):
     rng = np.random.default_rng(5)
     images = []
     for index in range(30):
@@ -70,7 +54,7 @@ def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
         assert np.bincount(found.labels).max() == 1
 
 
-def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
+def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning():
     """Each photo differs from the next by 8 bits, so that a chain holds all 40 together."""
     thumbnail = np.full(768, 768**-0.5, np.float32)
     bits = np.zeros(256, np.bool_)
@@ -84,7 +68,7 @@ def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
     assert "sizes 40" in capped.warnings[0]
 
 
-def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path: Path) -> None:
+def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path):
     assert len(duplicate_groups([]).labels) == 0
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     with pytest.raises(PhotoError, match=r"broken\.jpg"):

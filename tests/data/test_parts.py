@@ -1,10 +1,7 @@
 """A folder is claimed once, by one maker, and loses nothing that it did not make; workers that die
 are named."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from realdamage.data.parts import FOLDER, Parts, in_processes
 from realdamage.errors import RealDamageError, UsageError
 
 
-def test_a_part_is_there_when_its_content_is(tmp_path: Path) -> None:
+def test_a_part_is_there_when_its_content_is(tmp_path):
     parts = Parts(tmp_path, "evaluate")
     parts.write(1, {"rows": [1.5]}, {"heat/a": np.eye(2)})
     assert parts.todo(3) == [0, 2]
@@ -25,15 +22,13 @@ def test_a_part_is_there_when_its_content_is(tmp_path: Path) -> None:
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_processes_that_claim_at_once_share_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_claim_at_once_share_the_folder(tmp_path, monkeypatch):
     """The other one claims and starts to write between our look for a mark and our look at the
     folder.
     """
     refuse = Parts.refuse_others
 
-    def late(self: Parts) -> None:
+    def late(self):
         monkeypatch.setattr(Parts, "refuse_others", refuse)
         Parts(tmp_path, "synthesize").claim("digest", {}, ["a.jpg"])
         (tmp_path / "a.jpg").write_bytes(b"")
@@ -43,7 +38,7 @@ def test_processes_that_claim_at_once_share_the_folder(
     Parts(tmp_path, "synthesize").claim("digest", {}, ["a.jpg"])
 
 
-def test_another_makers_set_is_neither_claimed_nor_cleared(tmp_path: Path) -> None:
+def test_another_makers_set_is_neither_claimed_nor_cleared(tmp_path):
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "mark.json.1.part").write_bytes(b"{")  # a claim that was cut off
     Parts(tmp_path, "neutralise").claim("digest", {}, ["a.jpg"])
@@ -55,18 +50,7 @@ def test_another_makers_set_is_neither_claimed_nor_cleared(tmp_path: Path) -> No
     assert Parts(tmp_path, "neutralise").mark() is not None
 
 
-def test_clearing_removes_what_was_made_and_nothing_else(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, "synthesize")
-    parts.claim("digest", {}, ["photos/a.jpg"])
-    parts.write(0, {})
-    (tmp_path / "photos").mkdir()
-    for name in ("photos/a.jpg", "metadata.csv", "extra.csv", "mine.txt"):
-        (tmp_path / name).touch()
-    parts.clear(("extra.csv",))
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_what_differs_and_how_to_start_over_are_named(tmp_path: Path) -> None:
+def test_what_differs_and_how_to_start_over_are_named(tmp_path):
     parts = Parts(tmp_path, "evaluate", "overwrite=true")
     parts.claim({"model": "a", "seed": "0", "photos": "p"})
     with pytest.raises(
@@ -76,7 +60,7 @@ def test_what_differs_and_how_to_start_over_are_named(tmp_path: Path) -> None:
     assert caught.value.code == "other_set"
 
 
-def test_a_worker_that_dies_is_reported() -> None:
+def test_a_worker_that_dies_is_reported():
     with pytest.raises(RealDamageError) as caught:
         list(in_processes(int, (), os._exit, [9, 9], 2, fresh=True))
     assert caught.value.code == "worker_failed"

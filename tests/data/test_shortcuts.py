@@ -1,26 +1,18 @@
 """Files that give the class away are found; files that do not are left in peace."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.data.shortcuts import (
-    container_auroc,
-    container_facts,
-    separation,
-)
+from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.shortcuts import container_auroc, container_facts, separation
 from realdamage.errors import PhotoError
 
 SYNTHETIC, GROUPS = np.arange(60) % 2 == 1, np.arange(60) // 2
 
 
-def photo_set(folder: Path, n: int, quality: dict[str, int]) -> Manifest:
+def photo_set(folder, n, quality):
     """`n` photos of noise, alternately real and synthetic; only the JPEG quality may differ."""
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -33,33 +25,25 @@ def photo_set(folder: Path, n: int, quality: dict[str, int]) -> Manifest:
     return read_manifest(folder)
 
 
-def test_a_quality_per_class_is_found_and_files_written_alike_tell_nothing(tmp_path: Path) -> None:
+def test_a_quality_per_class_is_found_and_files_written_alike_tell_nothing(tmp_path):
     found = container_auroc(photo_set(tmp_path / "leaking", 60, {"real": 75, "synthetic": 95}))
     assert found.auroc > 0.99
     assert found.low > 0.95
-    found = container_auroc(photo_set(tmp_path / "honest", 200, {"real": 85, "synthetic": 85}))
+    found = container_auroc(photo_set(tmp_path / "honest", 120, {"real": 85, "synthetic": 85}))
     assert found.low < 0.5 < found.high
-    assert found.high - found.low < 0.25
+    assert found.high - found.low < 0.3
 
 
-def test_a_group_is_never_on_both_sides_of_a_fold(tmp_path: Path) -> None:
-    # Each group has its own size: only a classifier that saw the group could know its label.
-    rng = np.random.default_rng(0)
-    rows = []
-    for group in range(40):
-        label = "real" if rng.random() < 0.5 else "synthetic"
-        for copy in range(4):
-            name = f"{group}_{copy}.png"
-            Image.new("L", (40 + group, 40)).save(tmp_path / name)
-            rows.append({"file_name": name, "label": label, "group": f"g{group}"})
-    write_manifest(tmp_path, pd.DataFrame(rows))
-    manifest = read_manifest(tmp_path)
-    assert container_auroc(manifest, n_boot=20).auroc < 0.75
-    separated = Manifest(manifest.root, manifest.table.assign(group=manifest.table["file_name"]))
-    assert container_auroc(separated, n_boot=20).auroc > 0.9
+def test_a_group_is_never_on_both_sides_of_a_fold():
+    """Each group has its own width: only a classifier that saw the group could know its label."""
+    width = np.arange(160) // 4
+    synthetic = np.random.default_rng(0).random(40)[width] < 0.5
+    facts = pd.DataFrame({"width": width.astype(float)})
+    assert separation(facts, synthetic, width)[0].auroc < 0.75
+    assert separation(facts, synthetic, np.arange(160))[0].auroc > 0.9
 
 
-def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
+def test_facts_of_a_jpeg_and_of_a_png(tmp_path):
     image = Image.new("RGB", (64, 48))
     exif = Image.Exif()
     exif[0x0110] = "a camera"
@@ -82,20 +66,14 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
     }
     assert {name: (a[name], b[name], c[name]) for name in expected} == expected
     assert a["bytes"] == (tmp_path / "a.jpg").stat().st_size
+    assert (a["upright"], a["aspect"]) == ((64, 48), 64 / 48)
+    exif[0x0112] = 6  # a quarter turn: upright it has another size, and is measured as stored
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    turned = container_facts(tmp_path / "turned.jpg")
+    assert (turned["upright"], turned["width"], turned["aspect"]) == ((48, 64), 64, 64 / 48)
     (tmp_path / "d.jpg").write_text("not a picture")
     with pytest.raises(PhotoError, match=r"d\.jpg"):
         container_facts(tmp_path / "d.jpg")
-
-
-@pytest.mark.parametrize("orientation", [3, 6])
-def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
-    facts = container_facts(tmp_path / "a.jpg")
-    assert facts["upright"] == ((48, 64) if orientation > 4 else (64, 48))
-    # As stored: the turn itself may give a class away.
-    assert (facts["width"], facts["aspect"]) == (64, 64 / 48)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +81,12 @@ def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path, orientat
     [["x"] * 60, [f"s{group % 7}" for group in GROUPS], GROUPS.astype(float)],
     ids=["constant", "words", "numbers"],
 )
-def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(fact: list[str]) -> None:
+def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(fact):
     found, _ = separation(pd.DataFrame({"a": fact}), SYNTHETIC, GROUPS)
     assert found.auroc == 0.5
 
 
-def test_a_leak_of_a_third_is_measured_as_such() -> None:
+def test_a_leak_of_a_third_is_measured_as_such():
     # A third of the synthetic photos has a value that no real one has: AUROC 1/3 + 2/3 · 1/2.
     synthetic, groups = np.arange(900) % 2 == 1, np.arange(900) // 2
     fact = np.where(synthetic & (groups % 3 == 0), "x", "y")

@@ -2,11 +2,6 @@
 judge, and tables of predictions.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,14 +11,14 @@ from realdamage.evaluation.predictions import predictions_table
 
 
 @pytest.fixture
-def model_file(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
+def model_file(save_red_model, tmp_path):
     """An uncalibrated model file: evidence of a patch = (mean red - mean blue) / 16."""
     spec = PixelSpec(tile=32, patch=16, overlap=16, max_side=256)
     return save_red_model(tmp_path / "red.onnx", pixel_spec=spec, calibration=None, policy=None)
 
 
 @pytest.fixture(scope="session")
-def predictions_of() -> Callable[..., pd.DataFrame]:
+def predictions_of():
     """`predictions_of(label=[…], score=[…], …)`: a predictions table with these columns; the others
     are empty.
 
@@ -31,7 +26,7 @@ def predictions_of() -> Callable[..., pd.DataFrame]:
     from 2 are synthetic, those below 0 real, the others for review.
     """
 
-    def make(**columns: object) -> pd.DataFrame:
+    def make(**columns):
         table = pd.DataFrame(columns)
         if "file_name" not in columns:
             table["file_name"] = [f"{index}.jpg" for index in range(len(table))]

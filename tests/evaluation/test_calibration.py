@@ -1,11 +1,7 @@
 """Thresholds keep the rates they were asked for, and the model file carries them."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,15 +28,13 @@ from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.predictions import score_manifest
 
-WritePhotos = Callable[..., Manifest]
-
 rates = st.sampled_from([0.0, 0.01, 0.05, 0.29, 0.5])
 tied = hnp.arrays(
     np.float64, st.integers(1, 120), elements=st.integers(-6, 6).map(lambda value: value / 3)
 )
 
 
-def predictions_of(real: np.ndarray, synthetic: np.ndarray, n_damaged: int = 0) -> pd.DataFrame:
+def predictions_of(real, synthetic, n_damaged=0):
     sizes = [n_damaged, len(real) - n_damaged, len(synthetic)]
     columns = {
         "label": np.repeat(["real", "real", "synthetic"], sizes),
@@ -52,9 +46,7 @@ def predictions_of(real: np.ndarray, synthetic: np.ndarray, n_damaged: int = 0) 
 
 @settings(max_examples=40, deadline=None)
 @given(tied, tied, rates, rates)
-def test_thresholds_keep_their_rates_and_cannot_be_moved_further(
-    real: np.ndarray, synthetic: np.ndarray, fpr: float, miss: float
-) -> None:
+def test_thresholds_keep_their_rates_and_cannot_be_moved_further(real, synthetic, fpr, miss):
     policy = choose_policy(predictions_of(real, synthetic), Targets(fpr, miss))
     assert (real >= policy.t_synthetic).mean() <= fpr + 1e-12
     assert (synthetic <= policy.t_real).mean() <= miss + 1e-12
@@ -63,7 +55,7 @@ def test_thresholds_keep_their_rates_and_cannot_be_moved_further(
         assert (synthetic <= np.nextafter(policy.t_real, np.inf)).mean() > miss
 
 
-def test_twenty_damaged_photos_are_enough_to_be_the_negatives() -> None:
+def test_twenty_damaged_photos_are_enough_to_be_the_negatives():
     real, synthetic = np.concatenate([np.full(20, 5.0), np.zeros(80)]), np.arange(10.0)
     enough = choose_policy(predictions_of(real, synthetic, n_damaged=20), Targets(0.5, 0.1))
     assert (enough.negatives, enough.t_synthetic > 5) == ("damaged", True)
@@ -71,13 +63,13 @@ def test_twenty_damaged_photos_are_enough_to_be_the_negatives() -> None:
     assert (few.negatives, 0 < few.t_synthetic < 5) == ("real", True)
 
 
-def test_platt_scaling_is_platts_own_loss_at_its_minimum() -> None:
+def test_platt_scaling_is_platts_own_loss_at_its_minimum():
     rng = np.random.default_rng(1)
     scores = np.concatenate([rng.normal(-30, 10, 40), rng.normal(20, 10, 60)])
     labels = np.repeat([0, 1], [40, 60])
     target = np.where(labels == 1, 61 / 62, 1 / 42)
 
-    def loss(parameters: np.ndarray) -> float:
+    def loss(parameters):
         log_odds = parameters[0] * scores + parameters[1]
         return float(np.sum(np.logaddexp(0, log_odds) - target * log_odds))
 
@@ -87,7 +79,7 @@ def test_platt_scaling_is_platts_own_loss_at_its_minimum() -> None:
     assert (calibration.slope, calibration.intercept) == pytest.approx(tuple(best), rel=1e-3)
 
 
-def test_a_product_photographed_often_weighs_one_photo_per_class() -> None:
+def test_a_product_photographed_often_weighs_one_photo_per_class():
     rng = np.random.default_rng(0)
     labels, groups = np.arange(60) % 2, np.arange(60)
     scores = rng.normal(0, 1, 60) + labels
@@ -100,7 +92,7 @@ def test_a_product_photographed_often_weighs_one_photo_per_class() -> None:
     assert repeated.prior == once.prior == 0.5
 
 
-def photos(split: str, n: int = 10) -> list[dict[str, object]]:
+def photos(split, n=10):
     """Real photos with red 60, 66, 72, …, synthetic ones with 100, 106, …: they overlap."""
     return [
         {"file_name": f"{split}{label}{i}.png", "label": label, "split": split, "red": red + 6 * i}
@@ -109,7 +101,7 @@ def photos(split: str, n: int = 10) -> list[dict[str, object]]:
     ]
 
 
-def of_products(n: int, split: str = "policy") -> list[dict[str, object]]:
+def of_products(n, split="policy"):
     """A really damaged photo (red 60 to 109) and a synthetic one of each of so many products. Ten
     guarantee a share of 30% without an error, 22 one of 20% with one."""
     return [
@@ -123,8 +115,8 @@ def of_products(n: int, split: str = "policy") -> list[dict[str, object]]:
 
 
 def test_a_model_is_calibrated_in_place_and_known_by_model_photos_and_targets(
-    model_file: Path, write_photos: WritePhotos, tmp_path: Path
-) -> None:
+    model_file, write_photos, tmp_path
+):
     manifest = write_photos(photos("val"))
     targets, new = Targets(fpr=0.1, miss=0.2), tmp_path / "new.onnx"
     before = model_file.read_bytes()
@@ -146,12 +138,10 @@ def test_a_model_is_calibrated_in_place_and_known_by_model_photos_and_targets(
     assert not is_calibrated(model_file, manifest, targets)
 
 
-def test_policy_photos_come_before_val_photos_and_training_photos_never(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
+def test_policy_photos_come_before_val_photos_and_training_photos_never(model_file, write_photos):
     manifest = write_photos([*photos("train", 2), *photos("val", 4), *photos("policy", 3)])
 
-    def photos_used(split: str | None = None) -> int:
+    def photos_used(split=None):
         return calibrate_model(model_file, manifest, Targets(), split=split).policy.photos["real"]
 
     assert (photos_used(), photos_used("val")) == (3, 4)
@@ -163,9 +153,7 @@ def test_policy_photos_come_before_val_photos_and_training_photos_never(
     assert error.value.code == "no_calibration_split"
 
 
-def test_what_cannot_be_calibrated_changes_nothing(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
+def test_what_cannot_be_calibrated_changes_nothing(model_file, write_photos):
     before = model_file.read_bytes()
     manifest = write_photos([*photos("test", 4), *photos("policy")])
     table = manifest.table
@@ -187,7 +175,7 @@ def test_what_cannot_be_calibrated_changes_nothing(
     assert model_file.read_bytes() == before
 
 
-def test_a_guarantee_goes_into_the_file(model_file: Path, write_photos: WritePhotos) -> None:
+def test_a_guarantee_goes_into_the_file(model_file, write_photos):
     manifest = write_photos([*of_products(10), *photos("train", 3)])
     free = calibrate_model(model_file, manifest, Targets())
     assert (free.policy.guarantee, free.notes) == (None, ())
@@ -216,9 +204,7 @@ def test_a_guarantee_goes_into_the_file(model_file: Path, write_photos: WritePho
     assert "beta=0.3 is gone" in gone
 
 
-def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
+def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(model_file, write_photos):
     """22 really damaged photos of a shop with their edits, which at 20% may have one error, and 20
     intact photos of phones that are redder than the shop's."""
     shop = [{**row, "source": "shop"} for row in of_products(22)]
@@ -249,9 +235,7 @@ def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(
     assert policy.guarantee.passed == pooled.guarantee.passed
 
 
-def test_t_real_can_be_about_one_kind_of_synthetic_photo(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
+def test_t_real_can_be_about_one_kind_of_synthetic_photo(model_file, write_photos):
     rows = [
         {"file_name": f"{kind}{i}.png", "label": label, "kind": kind, "red": red + step * i}
         for kind, label, red, step in (
@@ -275,9 +259,7 @@ def test_t_real_can_be_about_one_kind_of_synthetic_photo(
     assert (whole.guarantee.passed.kinds, whole.guarantee.passed.drawn_from) == (("ai_whole",), 14)
 
 
-def test_photos_that_chose_the_checkpoint_guarantee_only_when_named(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
+def test_photos_that_chose_the_checkpoint_guarantee_only_when_named(model_file, write_photos):
     rows = [*of_products(10, "val"), *of_products(10, "test"), *photos("train", 3)]
     manifest, targets = write_photos(rows), Targets(alpha=0.3)
     with pytest.raises(ManifestError) as error:
@@ -293,13 +275,11 @@ def test_photos_that_chose_the_checkpoint_guarantee_only_when_named(
         assert word in note
 
 
-def test_calibration_evaluation_costs_and_comparison_count_the_same(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
+def test_calibration_evaluation_costs_and_comparison_count_the_same(model_file, write_photos):
     """All of them after the whole-photo rule."""
     rng = np.random.default_rng(0)
     reds = {"real": rng.normal(100, 25, 30), "edit": rng.normal(230, 20, 30).clip(0, 255)}
-    rows: list[dict[str, object]] = []
+    rows = []
     for index, (real, edit) in enumerate(zip(*reds.values(), strict=True)):
         about = {"file_name": f"real{index}.png", "label": "real", "kind": "damaged"}
         rows.append(about | {"red": int(real), "mask_file_name": "", "generator": ""})

@@ -1,11 +1,7 @@
 """Costs and the order of the review queue are those worked out on paper, and the photos of a claim
 stay together."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,15 +9,14 @@ import pytest
 
 from realdamage.commands.cli import main
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.costs import Costs, Queue, cost_report, read_claims, triage_order
+from realdamage.evaluation.costs import Costs, cost_report, read_claims, triage_order
 from realdamage.evaluation.predictions import predictions_table, write_predictions
 
 COSTS = Costs(fraud_rate=0.01, claim_value=40, review_cost=3, accusation_cost=100)
-Table = Callable[..., pd.DataFrame]
 
 
 @pytest.fixture
-def hundred(predictions_of: Table) -> pd.DataFrame:
+def hundred(predictions_of):
     """100 damaged photos: 90 at -2, 8 at 0, 2 at 3; 50 synthetic: 10 at -2, 15 at 0, 25 at 3."""
     return predictions_of(
         label=["real"] * 100 + ["synthetic"] * 50,
@@ -29,7 +24,7 @@ def hundred(predictions_of: Table) -> pd.DataFrame:
     )
 
 
-def test_every_way_costs_what_it_does_on_paper(hundred: pd.DataFrame) -> None:
+def test_every_way_costs_what_it_does_on_paper(hundred):
     pay, review, judged = cost_report(hundred, COSTS).ways
     # Fakes: 20% paid at 40, 30% reviewed at 3, 50% refused.
     # Honest: 8% reviewed at 3, 2% refused at 100.
@@ -46,15 +41,13 @@ def test_every_way_costs_what_it_does_on_paper(hundred: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("columns", "code"), [({"label": "real"}, "one_class"), ({"split": "train"}, "training_photos")]
 )
-def test_a_table_that_cannot_give_costs_is_refused(
-    hundred: pd.DataFrame, columns: dict[str, str], code: str
-) -> None:
+def test_a_table_that_cannot_give_costs_is_refused(hundred, columns, code):
     with pytest.raises(RealDamageError) as error:
         cost_report(hundred.assign(**columns), COSTS)
     assert error.value.code == code
 
 
-def table_of(probability: list[float], **columns: object) -> pd.DataFrame:
+def table_of(probability, **columns):
     """Photos a.jpg, b.jpg, … in review, with these probabilities; score = log odds."""
     names = [f"{chr(97 + index)}.jpg" for index in range(len(probability))]
     share = np.array(probability)
@@ -62,15 +55,15 @@ def table_of(probability: list[float], **columns: object) -> pd.DataFrame:
     return predictions_table(pd.DataFrame({**own, "outcome": "review", **columns}))
 
 
-def claims_of(*rows: tuple[str, str, float]) -> pd.DataFrame:
+def claims_of(*rows):
     return pd.DataFrame(rows, columns=["claim_id", "file_name", "claim_value"])
 
 
-def order(queue: Queue) -> list[str]:
+def order(queue):
     return queue.claims["claim_id"].tolist()
 
 
-def test_the_larger_expected_loss_comes_first_without_values_the_more_probable() -> None:
+def test_the_larger_expected_loss_comes_first_without_values_the_more_probable():
     queue = triage_order(table_of([0.2, 0.9, 0.5]))
     assert order(queue) == ["b.jpg", "c.jpg", "a.jpg"]
     assert queue.photos["rank"].tolist() == [1, 2, 3]
@@ -81,7 +74,7 @@ def test_the_larger_expected_loss_comes_first_without_values_the_more_probable()
     assert queue.photos["expected_loss"].tolist() == pytest.approx([20, 9])
 
 
-def test_only_claims_that_wait_are_queued_and_the_others_counted() -> None:
+def test_only_claims_that_wait_are_queued_and_the_others_counted():
     photos = [f"{letter}.jpg" for letter in "abcdef"]
     claims = claims_of(
         *((claim, photo, 1.0) for claim, photo in zip("AABCDD", photos, strict=True))
@@ -93,7 +86,7 @@ def test_only_claims_that_wait_are_queued_and_the_others_counted() -> None:
     assert (order(queue), queue.refused, queue.paid) == (["D"], 1, 2)
 
 
-def test_a_queue_needs_probabilities_and_a_value_of_at_least_nought() -> None:
+def test_a_queue_needs_probabilities_and_a_value_of_at_least_nought():
     with pytest.raises(RealDamageError) as refused:
         triage_order(table_of([0.5, 0.9]).assign(probability=np.nan))
     assert refused.value.code == "not_calibrated"
@@ -111,7 +104,7 @@ def test_a_queue_needs_probabilities_and_a_value_of_at_least_nought() -> None:
         (claims_of(("A", "a.jpg", 1.0)), "no_value"),
     ],
 )
-def test_claims_that_do_not_fit_are_refused(claims: pd.DataFrame, code: str) -> None:
+def test_claims_that_do_not_fit_are_refused(claims, code):
     with pytest.raises(RealDamageError) as error:
         triage_order(table_of([0.2, 0.9]), claims=claims)
     assert error.value.code == code
@@ -124,9 +117,7 @@ def test_claims_that_do_not_fit_are_refused(claims: pd.DataFrame, code: str) -> 
         ("claim_id,file_name,claim_value\nA,a.jpg,-3\n", "'-3'"),
     ],
 )
-def test_a_file_of_claims_is_read_or_a_wrong_row_named(
-    tmp_path: Path, text: str, where: str
-) -> None:
+def test_a_file_of_claims_is_read_or_a_wrong_row_named(tmp_path, text, where):
     path = tmp_path / "claims.csv"
     path.write_text("claim_id,file_name,claim_value\nA,a.jpg,20\nB,b.jpg,\n")
     values = read_claims(path)["claim_value"].tolist()
@@ -136,9 +127,7 @@ def test_a_file_of_claims_is_read_or_a_wrong_row_named(
         read_claims(path)
 
 
-def test_the_photos_of_a_claim_stay_together_and_the_most_suspicious_decides(
-    tmp_path: Path,
-) -> None:
+def test_the_photos_of_a_claim_stay_together_and_the_most_suspicious_decides(tmp_path):
     # Claim A: 0.6 at most, worth 30, two photos; claim B: 0.5, worth 30, one photo.
     write_predictions(tmp_path / "p.csv", table_of([0.1, 0.5, 0.6]))
     (tmp_path / "c.csv").write_text(

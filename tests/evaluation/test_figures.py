@@ -2,13 +2,9 @@
 photos are too few.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
@@ -17,15 +13,13 @@ from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import photo_metrics, reliability_table, roc_curves, tpr_at_fpr
 from realdamage.evaluation.slices import part_rows, robustness_table, slice_table
 
-Table = Callable[..., pd.DataFrame]
-
 
 @pytest.fixture(scope="session")
-def mixed(predictions_of: Table) -> Table:
+def mixed(predictions_of):
     """`mixed(n_damaged, n_original, n_synthetic)`: two photos to a group, classes two deviations
     apart."""
 
-    def make(n_damaged: int = 250, n_original: int = 250, n_synthetic: int = 300) -> pd.DataFrame:
+    def make(n_damaged=250, n_original=250, n_synthetic=300):
         rng = np.random.default_rng(0)
         n_real = n_damaged + n_original
         score = np.concatenate([rng.normal(0, 1, n_real), rng.normal(2, 1, n_synthetic)])
@@ -41,7 +35,7 @@ def mixed(predictions_of: Table) -> Table:
     return make
 
 
-def test_exactly_one_error_in_a_hundred_is_still_one_percent() -> None:
+def test_exactly_one_error_in_a_hundred_is_still_one_percent():
     negatives = np.concatenate([np.zeros(99), [5.0]])
     assert tpr_at_fpr(negatives, np.array([1.0, 4.0]), 0.01) == 1.0
     assert tpr_at_fpr(negatives, np.array([1.0, 6.0]), 0.005) == 0.5
@@ -49,7 +43,7 @@ def test_exactly_one_error_in_a_hundred_is_still_one_percent() -> None:
     assert np.isnan(tpr_at_fpr(np.array([1.0]), np.array([]), 0.01))
 
 
-def test_figures_that_the_photos_cannot_support_are_none_with_the_reason(mixed: Table) -> None:
+def test_figures_that_the_photos_cannot_support_are_none_with_the_reason(mixed):
     table = mixed(n_damaged=60).assign(probability=np.nan)
     table.loc[[0, 400], "score"] = np.nan
     found = photo_metrics(table, n_boot=20)
@@ -68,7 +62,7 @@ def test_figures_that_the_photos_cannot_support_are_none_with_the_reason(mixed: 
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
+def test_a_figure_has_the_same_interval_in_every_table(mixed):
     table = mixed(200, 0, 200)
     table["generator"] = np.where(table["label"] == "synthetic", "x", "")
     expected = photo_metrics(table)["intervals"]
@@ -88,7 +82,7 @@ def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
     assert photo_metrics(table, seed=1)["intervals"] != expected
 
 
-def test_tables_that_cannot_be_measured_are_refused(mixed: Table) -> None:
+def test_tables_that_cannot_be_measured_are_refused(mixed):
     table = mixed()
     for broken, code in (
         (table[table["label"] == "real"], "one_class"),
@@ -99,9 +93,7 @@ def test_tables_that_cannot_be_measured_are_refused(mixed: Table) -> None:
         assert error.value.code == code
 
 
-def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_ones_have(
-    mixed: Table,
-) -> None:
+def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_ones_have(mixed):
     table = mixed(n_damaged=1000, n_original=500, n_synthetic=1500)
     odds = table["probability"] / (1 - table["probability"])
     right = photo_metrics(table, n_boot=50)
@@ -113,7 +105,7 @@ def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_o
     assert right["intervals"]["ece"][0] == 0
 
 
-def test_a_rate_of_nought_or_one_is_no_certainty(mixed: Table) -> None:
+def test_a_rate_of_nought_or_one_is_no_certainty(mixed):
     table = mixed(n_damaged=200, n_original=0, n_synthetic=60).assign(group="")
     synthetic = table["label"] == "synthetic"
     # 60 of 60, or none: by the exact interval, up to 1 - 0.025 ** (1 / 60) may differ.
@@ -126,7 +118,7 @@ def test_a_rate_of_nought_or_one_is_no_certainty(mixed: Table) -> None:
         assert found["intervals"]["tpr_at_fpr_1"] == pytest.approx(ends)
 
 
-def test_each_edit_meets_its_original_under_the_same_perturbation(predictions_of: Table) -> None:
+def test_each_edit_meets_its_original_under_the_same_perturbation(predictions_of):
     rows = [
         ("a.jpg", "real", "", "", 0.0),
         ("a_edit.jpg", "synthetic", "a.jpg", "", 2.0),
@@ -154,8 +146,8 @@ def test_each_edit_meets_its_original_under_the_same_perturbation(predictions_of
         assert bool(found["reason"]) == (found["n"] == 0)
 
 
-def test_each_group_counts_once_and_equal_probabilities_share_a_bin(predictions_of: Table) -> None:
-    def stated(probability: np.ndarray, synthetic: np.ndarray, group: object = "") -> pd.DataFrame:
+def test_each_group_counts_once_and_equal_probabilities_share_a_bin(predictions_of):
+    def stated(probability, synthetic, group=""):
         label = np.where(synthetic, "synthetic", "real")
         return predictions_of(label=label, score=probability, probability=probability, group=group)
 

@@ -1,13 +1,7 @@
 """FraudBench's averages are those worked out on paper, next to the published rows."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -35,7 +29,7 @@ PHOTOS = {
 
 
 @pytest.fixture
-def benchmark_root(tmp_path: Path) -> Path:
+def benchmark_root(tmp_path):
     for name, red in PHOTOS.items():
         path = tmp_path / "fraudbench" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +38,7 @@ def benchmark_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def judge(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
+def judge(save_red_model, tmp_path):
     policy = Policy(
         1.0, -1.0, fpr=0.1, miss=0.1, negatives="damaged", photos={}, whole_photo_share=None
     )
@@ -52,8 +46,8 @@ def judge(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
-    run_command: Callable[..., Any], benchmark_root: Path, judge: Path, tmp_path: Path
-) -> None:
+    run_command, benchmark_root, judge, tmp_path
+):
     done = run_command(
         *("evaluate", "+benchmark=fraudbench", f"checkpoint={judge}"),
         *(f"data.root={benchmark_root}", "shortcuts=false", "workers=1"),
@@ -85,9 +79,7 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
     ("label", "kind", "code"),
     [("real", "damaged", "one_class"), ("synthetic", "ai_region", "other_layout")],
 )
-def test_predictions_of_another_set_are_refused(
-    predictions_of: Callable[..., pd.DataFrame], label: str, kind: str, code: str
-) -> None:
+def test_predictions_of_another_set_are_refused(predictions_of, label, kind, code):
     table = predictions_of(
         label=["real", label], kind=["damaged", kind], score=[0.0, 1.0], group="shop/7"
     )

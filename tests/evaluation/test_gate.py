@@ -1,10 +1,6 @@
 """The gate's limits are found where a made-up model breaks, and not where it does not."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +9,7 @@ import pytest
 from realdamage.core.model_file import read_model_file
 from realdamage.core.policy import Policy
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.gate import GateSummary, derive_gate, gate_model
+from realdamage.evaluation.gate import derive_gate, gate_model
 from realdamage.evaluation.predictions import predictions_table
 
 POLICY = Policy(
@@ -23,7 +19,7 @@ CLEAN = {"compression": (85, 100), "short_side": (600, 900)}
 WORSE = {"compression": (10, 95), "short_side": (60, 800)}
 
 
-def photos(n: int = 400, *, accuse: str = "", **breaks: float) -> pd.DataFrame:
+def photos(n=400, *, accuse="", **breaks):
     """`n` photos, clean and under two perturbations, each of which worsens one number evenly.
 
     breaks: below this value of a number the model finds nothing, or with `accuse` accuses honest
@@ -54,11 +50,11 @@ def photos(n: int = 400, *, accuse: str = "", **breaks: float) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def limits(summary: GateSummary) -> tuple[float | None, ...]:
+def limits(summary):
     return summary.gate.min_side, summary.gate.min_quality
 
 
-def test_a_model_that_never_breaks_gets_no_gate() -> None:
+def test_a_model_that_never_breaks_gets_no_gate():
     summary = derive_gate(photos(), POLICY)
     assert limits(summary) == (None, None)
     assert summary.gated == (0.0, 0.0)
@@ -70,9 +66,7 @@ def test_a_model_that_never_breaks_gets_no_gate() -> None:
     ("column", "where", "within", "accuse"),
     [("compression", 45, 12, ""), ("short_side", 300, 90, "honest")],
 )
-def test_the_point_where_a_model_breaks_is_found_and_only_that(
-    column: str, where: float, within: float, accuse: str
-) -> None:
+def test_the_point_where_a_model_breaks_is_found_and_only_that(column, where, within, accuse):
     """Whether it stops finding synthetic photos, or starts to accuse honest ones."""
     summary = derive_gate(photos(1200, accuse=accuse, **{column: where}), POLICY)
     names = ("short_side", "compression")
@@ -92,7 +86,7 @@ SOURCES = {
 }
 
 
-def of_sources(soft: float = 0.02) -> pd.DataFrame:
+def of_sources(soft=0.02):
     """Photos of `SOURCES` with these clean values of `fine_detail`; every second one is honest."""
     names = [name for name, values in SOURCES.items() for _ in values for _ in "rs"]
     table = photos(len(names)).assign(source=names * 3)
@@ -101,7 +95,7 @@ def of_sources(soft: float = 0.02) -> pd.DataFrame:
     return table
 
 
-def test_the_blur_limit_keeps_its_share_in_each_source() -> None:
+def test_the_blur_limit_keeps_its_share_in_each_source():
     """The softest source with at least 20 photos decides; smaller ones do not count."""
     summary = derive_gate(of_sources(), POLICY, max_gated=0.2)
     assert summary.gate.min_fine_detail == summary.blur[0] == pytest.approx(SOURCES["cameras"][1])
@@ -114,7 +108,7 @@ def test_the_blur_limit_keeps_its_share_in_each_source() -> None:
     assert error.value.code == "too_many_gated"
 
 
-def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
+def test_only_the_negatives_that_the_policy_names_count_as_accused():
     table = photos(accuse="honest", compression=45)
     intact = (table["kind"] == "damaged") & (np.arange(len(table)) % 4 == 0)
     table = table.assign(kind=table["kind"].mask(intact, "original"))
@@ -124,9 +118,7 @@ def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
     assert (damaged.gate.min_quality, damaged.negatives) == (None, "damaged")
 
 
-def test_the_gate_goes_into_the_model_file(
-    save_red_model: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_gate_goes_into_the_model_file(save_red_model, tmp_path):
     calibrated = save_red_model(tmp_path / "red.onnx", policy=POLICY)
     output = tmp_path / "gated.onnx"
     before = read_model_file(calibrated)
@@ -152,9 +144,7 @@ def test_the_gate_goes_into_the_model_file(
         (lambda t: t.assign(score=-2.0), "never_trusted"),
     ],
 )
-def test_tables_that_make_no_curve_are_refused(
-    change: Callable[[pd.DataFrame], pd.DataFrame], code: str
-) -> None:
+def test_tables_that_make_no_curve_are_refused(change, code):
     with pytest.raises(RealDamageError) as error:
         derive_gate(change(photos()), POLICY, tpr_floor=0.5)
     assert error.value.code == code

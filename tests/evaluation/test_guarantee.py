@@ -1,7 +1,5 @@
 """A guarantee holds with the confidence it states, or it is refused."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,10 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.stats import binom, binomtest, norm
 
-from realdamage.core.policy import Guarantee, Policy
+from realdamage.core.policy import Policy
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.guarantee import (
     Targets,
@@ -34,7 +31,7 @@ shares = st.floats(0.005, 0.6)
 deltas = st.sampled_from([0.01, 0.05, 0.1, 0.3])
 
 
-def predictions_of(damaged: np.ndarray, synthetic: np.ndarray, per_group: int = 1) -> pd.DataFrame:
+def predictions_of(damaged, synthetic, per_group=1):
     """Damaged and synthetic photos, and 50 intact ones with scores far above all."""
     n = len(damaged) + len(synthetic) + 50
     sizes = [len(damaged), len(synthetic), 50]
@@ -48,13 +45,13 @@ def predictions_of(damaged: np.ndarray, synthetic: np.ndarray, per_group: int = 
     return predictions_table(pd.DataFrame(columns))
 
 
-def guaranteed(table: pd.DataFrame, targets: Targets) -> tuple[Policy, Guarantee]:
+def guaranteed(table, targets):
     policy = with_guarantee(POLICY, table, targets, split="policy", manifest_sha256="ab" * 32)
     assert policy.guarantee is not None
     return policy, policy.guarantee
 
 
-def test_the_fewest_photos_are_those_that_the_design_names() -> None:
+def test_the_fewest_photos_are_those_that_the_design_names():
     assert [photos_needed(share, 0.05) for share in (0.05, 0.03, 0.01)] == [59, 99, 299]
     for share, needed in ((0.05, 59), (0.03, 99), (0.01, 299)):
         assert allowed_errors(needed, share, 0.05) == 0
@@ -68,9 +65,7 @@ def test_the_fewest_photos_are_those_that_the_design_names() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), shares, deltas)
-def test_allowed_errors_are_the_most_that_the_binomial_tail_rejects(
-    n: int, share: float, delta: float
-) -> None:
+def test_allowed_errors_are_the_most_that_the_binomial_tail_rejects(n, share, delta):
     allowed = allowed_errors(n, share, delta)
     fewest = 0 if allowed is None else allowed + 1
     assert binomtest(fewest, n, share, alternative="less").pvalue > delta
@@ -83,7 +78,7 @@ def test_allowed_errors_are_the_most_that_the_binomial_tail_rejects(
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 2000), deltas)
-def test_the_smallest_share_can_be_guaranteed_and_little_less_cannot(n: int, delta: float) -> None:
+def test_the_smallest_share_can_be_guaranteed_and_little_less_cannot(n, delta):
     share = smallest_share(n, delta)
     if share is None:
         assert delta ** (1 / n) < 1e-4
@@ -99,9 +94,7 @@ def test_the_smallest_share_can_be_guaranteed_and_little_less_cannot(n: int, del
     shares,
     deltas,
 )
-def test_the_threshold_is_where_a_walk_over_all_scores_stops(
-    values: list[float], share: float, delta: float
-) -> None:
+def test_the_threshold_is_where_a_walk_over_all_scores_stops(values, share, delta):
     scores = np.array(values)
     allowed = allowed_errors(len(scores), share, delta)
     stop = None
@@ -115,7 +108,7 @@ def test_the_threshold_is_where_a_walk_over_all_scores_stops(
         assert threshold_allowing(scores, allowed) == stop
 
 
-def test_a_known_set_gives_a_known_guarantee() -> None:
+def test_a_known_set_gives_a_known_guarantee():
     table = predictions_of(np.arange(93.0), np.arange(50.0, 250.0))
     policy, guarantee = guaranteed(table, Targets(alpha=0.05))
     # One error is allowed: 92 alone is accused.
@@ -130,7 +123,7 @@ def test_a_known_set_gives_a_known_guarantee() -> None:
     assert "95% confidence, at most 5%" in guarantee.statement
 
 
-def test_one_photo_counts_of_every_group() -> None:
+def test_one_photo_counts_of_every_group():
     table = predictions_of(np.arange(200.0), np.arange(200.0), per_group=2)
     bound = guaranteed(table, Targets(alpha=0.05))[1].accused
     assert bound is not None
@@ -142,7 +135,7 @@ def test_one_photo_counts_of_every_group() -> None:
     assert len(one_per_group(alone, 0)) == len(alone)
 
 
-def test_the_draw_depends_on_the_seed_alone() -> None:
+def test_the_draw_depends_on_the_seed_alone():
     table = predictions_of(np.arange(90.0), np.zeros(0), per_group=3)
     drawn = one_per_group(table, seed=3)
     assert sorted(drawn["group"]) == sorted(table["group"].unique())
@@ -154,7 +147,7 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
     assert counts.between(6, 36).all()
 
 
-def test_a_refusal_says_how_many_photos_it_takes_and_what_these_allow() -> None:
+def test_a_refusal_says_how_many_photos_it_takes_and_what_these_allow():
     table = predictions_of(np.arange(110.0), np.arange(20.0))
     with pytest.raises(RealDamageError) as refusal:
         check_enough(Targets(alpha=0.01), table, "photos/: split 'policy'")
@@ -171,7 +164,7 @@ SIZES = np.resize(np.arange(8) + 1, GROUPS)
 """Photos of each product."""
 
 
-def drawn(correlation: float) -> NDArray[np.float64]:
+def drawn(correlation):
     """Calibration photos, drawn again and again from a made-up population of normal scores:
     [repetitions, photos]. correlation: between two photos of one product."""
     rng = np.random.default_rng(1)
@@ -181,7 +174,7 @@ def drawn(correlation: float) -> NDArray[np.float64]:
     return np.sqrt(correlation) * product[:, of_product] + np.sqrt(1 - correlation) * shot
 
 
-def held(scores: NDArray[np.float64], errors: int | None) -> tuple[float, float]:
+def held(scores, errors):
     """The 95% interval of how often at most 5% of the photos to come are accused."""
     assert errors is not None
     times = int((norm.sf(threshold_allowing(scores, errors)) <= 0.05).sum())
@@ -190,9 +183,7 @@ def held(scores: NDArray[np.float64], errors: int | None) -> tuple[float, float]
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
-def test_one_photo_of_each_product_holds_as_often_as_said_and_its_look_alikes_do_not(
-    correlation: float,
-) -> None:
+def test_one_photo_of_each_product_holds_as_often_as_said_and_its_look_alikes_do_not(correlation):
     every = drawn(correlation)
     one = every[:, np.cumsum(SIZES) - SIZES]
     allowed = allowed_errors(GROUPS, 0.05, 0.05)

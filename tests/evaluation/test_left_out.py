@@ -1,9 +1,5 @@
 """Figures of folds: each part against the right real photos, mean and worst over the folds."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +20,7 @@ from realdamage.evaluation.predictions import predictions_table
 from realdamage.evaluation.robustness import ModelFile, Suite
 
 
-def photos() -> pd.DataFrame:
+def photos():
     """120 really damaged photos and 30 intact ones; a synthetic twin of every third, of family b
     (6), c (3), d (2) or a (all others)."""
     rows = []
@@ -40,7 +36,7 @@ def photos() -> pd.DataFrame:
     return with_known_columns(pd.DataFrame(rows).fillna(""))
 
 
-def predicted(table: pd.DataFrame, gain: float) -> pd.DataFrame:
+def predicted(table, gain):
     """Predictions for a manifest's table, as they are and (noisier) "worse"."""
     rng = np.random.default_rng(1)
     clean = predictions_table(table)
@@ -49,23 +45,21 @@ def predicted(table: pd.DataFrame, gain: float) -> pd.DataFrame:
     return pd.concat([clean, worse], ignore_index=True)
 
 
-def fold(name: str, predictions: pd.DataFrame, **left_out: tuple[str, ...]) -> Fold:
+def fold(name, predictions, **left_out):
     return Fold(name, left_out, predictions, [], "model-1", "abc")
 
 
-def auroc_of(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+def auroc_of(real, synthetic):
     photos = pd.concat([real, synthetic])
     return float(roc_auc_score(photos["label"] == "synthetic", photos["score"]))
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
+def manifest(tmp_path):
     return Manifest(tmp_path, photos())
 
 
-def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
-    manifest: Manifest,
-) -> None:
+def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(manifest):
     predictions = predicted(manifest.table, gain=1.5)
     table = left_out_table([fold("f", predictions, family=("a", "b", "c", "d"))], manifest)
     assert tuple(table.columns) == COLUMNS
@@ -93,7 +87,7 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
         assert (row["n_real"], row["n_synthetic"]) == (150, len(found))
 
 
-def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Manifest) -> None:
+def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest):
     # "easy" has too few synthetic photos for a figure; it must not count as 0.
     folds = [
         fold("good", predicted(manifest.table, gain=3.0), family=("a",)),
@@ -119,9 +113,7 @@ def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Mani
         assert "auroc over 2 of 3 folds" in mean["note"]
 
 
-def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that_source(
-    tmp_path: Path,
-) -> None:
+def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that_source(tmp_path):
     table = photos()
     seen = (table["source"] == "shop1") & (table.index % 2 == 0)
     manifest = Manifest(tmp_path, table.assign(split=seen.map({True: "train", False: "test"})))
@@ -162,9 +154,7 @@ def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that
     assert rows["n_pairs"].iloc[0] == len(found)
 
 
-def test_thresholds_of_a_source_s_own_undo_what_all_its_scores_have_in_common(
-    tmp_path: Path,
-) -> None:
+def test_thresholds_of_a_source_s_own_undo_what_all_its_scores_have_in_common(tmp_path):
     """Photos of shop1 score two too high, its edits too; the fakes come from elsewhere."""
     rows = []
     for index in range(400):
@@ -206,7 +196,7 @@ def test_thresholds_of_a_source_s_own_undo_what_all_its_scores_have_in_common(
     assert (of_shop["n_fakes"], np.isnan(of_shop["own_fakes_found"])) == (0, True)
 
 
-def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:
+def test_predictions_without_the_left_out_photos_are_refused(manifest):
     predictions = predicted(manifest.table, gain=1.0)
     without = predictions[predictions["family"] != "b"]
     with pytest.raises(RealDamageError) as caught:
@@ -214,12 +204,10 @@ def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest)
     assert caught.value.code == "nothing_left_out"
 
 
-def test_localisation_is_over_the_region_edits_of_each_part(
-    write_photos, model_file: Path, tmp_path: Path
-) -> None:
+def test_localisation_is_over_the_region_edits_of_each_part(write_photos, model_file, tmp_path):
     about = {"label": "synthetic", "split": "test"}
     families, kinds = ["a"] * 6 + ["b"] * 2, ["ai_region"] * 7 + ["pasted"]
-    rows: list[dict[str, object]] = [
+    rows = [
         {"file_name": f"f{i}.png", "mask_file_name": f"m{i}.png", "red": 100 + 20 * i, **about}
         | {"family": family, "kind": kind}
         for i, (family, kind) in enumerate(zip(families, kinds, strict=True))

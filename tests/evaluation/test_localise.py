@@ -1,8 +1,6 @@
 """Localisation needs both sorts of patch, and its intervals draw whole groups. Its figures are
 compared with libraries in test_metric_agreement."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,13 +16,13 @@ from realdamage.evaluation.predictions import PatchEvidence, predictions_table
         ([PatchEvidence("a.jpg", np.ones((2, 1), "f4"), np.ones((2, 1), bool))], "every patch is"),
     ],
 )
-def test_localisation_needs_both_sorts_of_patch(evidence: list[PatchEvidence], reason: str) -> None:
+def test_localisation_needs_both_sorts_of_patch(evidence, reason):
     found = localisation_metrics(evidence)
     assert found["pixel_ap"] is None
     assert reason in found["reason"]
 
 
-def photos_of(shift: float, seed: int) -> list[PatchEvidence]:
+def photos_of(shift, seed):
     rng = np.random.default_rng(seed)
     found = []
     for index in range(30):
@@ -35,7 +33,7 @@ def photos_of(shift: float, seed: int) -> list[PatchEvidence]:
     return found
 
 
-def test_the_draws_agree_with_figures_of_the_drawn_photos_themselves() -> None:
+def test_the_draws_agree_with_figures_of_the_drawn_photos_themselves():
     # Two groups: a draw holds one of them twice, or both. So the ends of the interval are the
     # figures of one alone.
     first, second = photos_of(shift=1.0, seed=0), photos_of(shift=3.0, seed=1)

@@ -1,8 +1,6 @@
 """Our figures agree with those of scikit-learn and torchmetrics to 1e-6, on random photos and where
 formulas break: ties everywhere, one photo of a class, all scores equal, classes entirely apart."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -49,11 +47,11 @@ RATES = (0.0, 0.005, 0.01, 0.05, 0.5, 1.0)
 halves = st.integers(-6, 6).map(lambda value: value / 2)
 
 
-def classes(most: int) -> st.SearchStrategy[tuple[list[float], list[float]]]:
+def classes(most):
     """Scores of real and of synthetic photos, at most so many of each."""
     some, one = (st.lists(halves, min_size=1, max_size=size) for size in (most, 1))
 
-    def equal(score: float) -> st.SearchStrategy[list[float]]:
+    def equal(score):
         return st.integers(1, most).map(lambda n: [score] * n)
 
     constant = [
@@ -62,7 +60,7 @@ def classes(most: int) -> st.SearchStrategy[tuple[list[float], list[float]]]:
     return st.one_of(st.tuples(some, some), st.tuples(one, some), st.tuples(some, one), *constant)
 
 
-def table_of(negatives: list[float], positives: list[float], group: object = "") -> pd.DataFrame:
+def table_of(negatives, positives, group=""):
     score, label = arrays(negatives, positives)
     columns = {
         "file_name": [f"{i}.jpg" for i in range(len(score))],
@@ -74,15 +72,13 @@ def table_of(negatives: list[float], positives: list[float], group: object = "")
     return predictions_table(pd.DataFrame(columns).assign(outcome="review", group=group))
 
 
-def arrays(negatives: list[float], positives: list[float]) -> tuple[np.ndarray, np.ndarray]:
+def arrays(negatives, positives):
     return np.array([*negatives, *positives]), np.repeat([0, 1], [len(negatives), len(positives)])
 
 
 @settings(property_test, max_examples=20)
 @given(classes(most=40), halves)
-def test_every_headline_agrees_with_both_libraries(
-    scores: tuple[list[float], list[float]], threshold: float
-) -> None:
+def test_every_headline_agrees_with_both_libraries(scores, threshold):
     score, label = arrays(*scores)
     found = photo_metrics(table_of(*scores), threshold=threshold, n_boot=2)
     squashed, target = torch.sigmoid(torch.tensor(score)), torch.tensor(label)
@@ -101,9 +97,7 @@ def test_every_headline_agrees_with_both_libraries(
 
 @settings(property_test, max_examples=8)
 @given(classes(most=5))
-def test_rates_agree_with_the_curve_and_are_the_same_in_every_table(
-    scores: tuple[list[float], list[float]],
-) -> None:
+def test_rates_agree_with_the_curve_and_are_the_same_in_every_table(scores):
     # As many photos as the rates take, in two groups of each class.
     negatives, positives = list(scores[0]) * 200, list(scores[1]) * 6
     groups = [f"real{i % 2}" for i in range(len(negatives))]
@@ -127,9 +121,7 @@ def test_rates_agree_with_the_curve_and_are_the_same_in_every_table(
 
 @property_test
 @given(classes(most=40), st.integers(0, 2**32 - 1))
-def test_resampled_figures_agree_with_scikit_learn_under_any_weights(
-    scores: tuple[list[float], list[float]], seed: int
-) -> None:
+def test_resampled_figures_agree_with_scikit_learn_under_any_weights(scores, seed):
     score, label = arrays(*scores)
     weights = np.random.default_rng(seed).integers(0, 4, len(score))
     negative, positive = label == 0, label == 1
@@ -159,9 +151,7 @@ def test_resampled_figures_agree_with_scikit_learn_under_any_weights(
         min_size=1,
     )
 )
-def test_the_calibration_error_is_that_of_scikit_learns_curve(
-    rows: list[tuple[float, bool]],
-) -> None:
+def test_the_calibration_error_is_that_of_scikit_learns_curve(rows):
     probability, label = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     true, stated = calibration_curve(label, probability, n_bins=N_BINS, strategy="quantile")
     counts = np.unique(equal_mass_bins(probability), return_counts=True)[1]
@@ -178,7 +168,7 @@ def test_the_calibration_error_is_that_of_scikit_learns_curve(
         max_size=60,
     )
 )
-def test_localisation_agrees_with_both_libraries(patches: list[tuple[float, bool]]) -> None:
+def test_localisation_agrees_with_both_libraries(patches):
     heat, painted = (np.array(column) for column in zip(*patches, strict=True))
     painted[:2] = [True, False]
     photo = PatchEvidence("a.jpg", heat.astype(np.float32)[:, None], painted[:, None])

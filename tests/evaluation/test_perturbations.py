@@ -1,35 +1,26 @@
 """Perturbations move the mask with the photo, and draw the same for both halves of a pair."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 import yaml
 
 from realdamage.configuration import compose, config_folder, plain
 from realdamage.data.degradations import Jpeg
 from realdamage.errors import ConfigError
-from realdamage.evaluation.perturbations import Perturbation, Pixels, suite_from_config
-
-RGB = npt.NDArray[np.uint8]
-PhotoFactory = Callable[[int, int, int], RGB]
+from realdamage.evaluation.perturbations import Pixels, suite_from_config
 
 
-def suite(name: str, *overrides: str) -> dict[str, Perturbation]:
+def suite(name, *overrides):
     config = compose("evaluate", ["checkpoint=x", "data.root=x", f"robustness={name}", *overrides])
     return {each.name: each for each in suite_from_config(plain(config.robustness))}
 
 
 @pytest.fixture(scope="module")
-def standard() -> dict[str, Perturbation]:
+def standard():
     return suite("standard")
 
 
-def marked(height: int = 240, width: int = 320) -> Pixels:
+def marked(height=240, width=320):
     """A grey photo with a green square, which the mask covers."""
     mask = np.zeros((height, width), dtype=np.float32)
     mask[height // 2 - 40 : height // 2 + 30, width // 2 - 50 : width // 2 + 20] = 1
@@ -37,12 +28,12 @@ def marked(height: int = 240, width: int = 320) -> Pixels:
     return Pixels(rgb, mask)
 
 
-def middle(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def middle(weights):
     places = np.stack(np.nonzero(weights)) + 0.5
     return np.asarray((places * weights[np.nonzero(weights)]).sum(axis=1) / weights.sum())
 
 
-def test_the_mask_stays_on_what_it_marks(standard: dict[str, Perturbation]) -> None:
+def test_the_mask_stays_on_what_it_marks(standard):
     photo = marked()
     for name, perturbation in standard.items():
         found = perturbation(photo, seed=1, key="a")
@@ -56,9 +47,7 @@ def test_the_mask_stays_on_what_it_marks(standard: dict[str, Perturbation]) -> N
         assert green.sum() == pytest.approx(found.mask.sum(), rel=0.1), name
 
 
-def test_what_is_drawn_depends_on_seed_name_and_pair_alone(
-    standard: dict[str, Perturbation],
-) -> None:
+def test_what_is_drawn_depends_on_seed_name_and_pair_alone(standard):
     photo = marked()
     for name in ("crop_50", "noise_3", "screenshot", "recapture"):
         once, again, other_pair, other_seed = (
@@ -70,9 +59,7 @@ def test_what_is_drawn_depends_on_seed_name_and_pair_alone(
         assert not np.array_equal(once, other_seed), name
 
 
-def test_both_halves_of_a_pair_get_the_same(
-    photo_factory: PhotoFactory, standard: dict[str, Perturbation]
-) -> None:
+def test_both_halves_of_a_pair_get_the_same(photo_factory, standard):
     """They differ after it where they differed before, and nowhere else."""
     original = photo_factory(160, 200, 1)
     edit = original.copy()
@@ -86,7 +73,7 @@ def test_both_halves_of_a_pair_get_the_same(
         assert 70 - reach <= columns.min() <= columns.max() < 110 + reach
 
 
-def test_every_suite_builds(standard: dict[str, Perturbation]) -> None:
+def test_every_suite_builds(standard):
     suites = {"standard": list(standard.values())}  # the others are one file each
     for path in (config_folder() / "robustness").glob("*.yaml"):
         if path.stem != "standard":
@@ -97,7 +84,7 @@ def test_every_suite_builds(standard: dict[str, Perturbation]) -> None:
         assert len({each.title for each in built}) == len(built), name
 
 
-def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
+def test_a_command_line_takes_one_out_changes_one_or_adds_one():
     mine = "{title: Mine, steps: [{step: blur, sigma: 3}, {step: jpeg, quality: 40}]}"
     built = suite(
         "chat",
@@ -121,6 +108,6 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
         ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"steps\[0\]\.filter=cubic"),
     ],
 )
-def test_a_wrong_step_is_named(step: Any, where: str) -> None:
+def test_a_wrong_step_is_named(step, where):
     with pytest.raises(ConfigError, match=r"robustness\.perturbations\.mine\." + where):
         suite_from_config({"perturbations": {"mine": {"title": "Mine", "steps": [step]}}})

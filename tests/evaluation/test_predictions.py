@@ -1,11 +1,7 @@
 """A manifest is scored photo by photo through the wrapper, and the predictions survive the file."""
 
-from __future__ import annotations
-
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realdamage.core.detector import Detector
-from realdamage.data.manifest import Manifest
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
@@ -28,7 +23,6 @@ from realdamage.evaluation.predictions import (
 )
 from realdamage.files import FORMULA, csv_line, unescape_cell
 
-WritePhotos = Callable[..., Manifest]
 T = TypeVar("T")
 
 REAL = {"label": "real", "kind": "damaged", "damage": "torn", "group": "shoe", "red": 40}
@@ -41,10 +35,10 @@ ROWS = [
 ]
 
 
-def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: WritePhotos) -> None:
-    seen: list[tuple[int, str]] = []
+def test_a_manifest_is_scored_in_its_order(model_file, write_photos):
+    seen = []
 
-    def watch(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+    def watch(steps, total, description):
         for step in steps:
             yield step
             seen.append((total, description))
@@ -70,14 +64,14 @@ ODD_NAMES = ["=cmd.png", "-1.png", "＝x.png", "'=q.png", "'plain.png", "a\nb.pn
 
 
 @pytest.fixture
-def table(predictions_of: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+def table(predictions_of):
     """Photos with odd names, the last of them unreadable."""
     score = [*np.linspace(-2, 3, len(ODD_NAMES) - 1), np.nan]
     return predictions_of(file_name=ODD_NAMES, label="real", source="-5", score=score)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_predictions_survive_a_file(table: pd.DataFrame, tmp_path: Path, ending: str) -> None:
+def test_predictions_survive_a_file(table, tmp_path, ending):
     path = tmp_path / f"p.{ending}"
     write_predictions(path, table)
     pd.testing.assert_frame_equal(read_predictions(path), table)
@@ -91,9 +85,7 @@ def test_predictions_survive_a_file(table: pd.DataFrame, tmp_path: Path, ending:
 
 @settings(max_examples=40)
 @given(st.lists(st.text(), min_size=2, max_size=4), st.floats(allow_nan=False))
-def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(
-    texts: list[str], number: float
-) -> None:
+def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(texts, number):
     (cells,) = csv.reader(io.StringIO(csv_line([*texts, number]), newline=""), strict=True)
     assert [unescape_cell(cell) for cell in cells[:-1]] == texts
     assert not [cell for cell in cells[:-1] if cell.startswith(FORMULA)]
@@ -111,9 +103,7 @@ def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(
         (read_log, "log.csv", "score,graph_sha256\n1,ab\nhigh,ab\n", "wrong_value"),
     ],
 )
-def test_another_file_is_refused(
-    tmp_path: Path, read: Callable[[Path], pd.DataFrame], name: str, text: str | None, code: str
-) -> None:
+def test_another_file_is_refused(tmp_path, read, name, text, code):
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(RealDamageError, match=name) as error:
@@ -122,9 +112,7 @@ def test_another_file_is_refused(
 
 
 @pytest.mark.parametrize(("column", "value"), [("label", "fake"), ("score", np.inf)])
-def test_a_wrong_value_in_the_file_is_named(
-    table: pd.DataFrame, tmp_path: Path, column: str, value: object
-) -> None:
+def test_a_wrong_value_in_the_file_is_named(table, tmp_path, column, value):
     table = table.astype({column: object})
     table.loc[1, column] = value
     table.to_csv(tmp_path / "p.csv", index=False)
@@ -133,9 +121,7 @@ def test_a_wrong_value_in_the_file_is_named(
     assert error.value.code == "wrong_value"
 
 
-def test_a_photo_may_be_there_once_for_each_perturbation(
-    table: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_photo_may_be_there_once_for_each_perturbation(table, tmp_path):
     both = pd.concat([table, table.assign(perturbation="jpeg_70")], ignore_index=True)
     write_predictions(tmp_path / "both.csv", both)
     assert clean(read_predictions(tmp_path / "both.csv"))["file_name"].tolist() == ODD_NAMES

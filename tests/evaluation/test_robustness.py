@@ -2,20 +2,12 @@
 it was killed.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from realdamage.core.detector import Detector
-from realdamage.core.tiles import Photo
-from realdamage.core.verdict import Verdict
 from realdamage.data.manifest import Manifest, with_known_columns
 from realdamage.errors import ConfigError, PhotoError, UsageError
 from realdamage.evaluation import robustness
@@ -29,7 +21,6 @@ from realdamage.evaluation.robustness import (
     training_set,
 )
 
-WritePhotos = Callable[..., Manifest]
 STEPS = {
     "soft": [{"step": "jpeg", "quality": 40}],
     "half": [{"step": "resize", "scale": 0.5}],
@@ -41,7 +32,7 @@ SUITE = suite_from_config(
 REAL = {"label": "real", "kind": "original"}
 WHOLE = {"label": "synthetic", "kind": "ai_whole"}
 REGION = {"label": "synthetic", "kind": "ai_region"}
-ROWS: list[dict[str, Any]] = [
+ROWS = [
     *({**REAL, "file_name": f"r{red}.png", "group": f"g{red}", "red": red} for red in (10, 60, 90)),
     *({**WHOLE, "file_name": f"s{red}.png", "red": red} for red in (150, 200)),
     {**REGION, "file_name": "a.png", "mask_file_name": "m.png", "red": 250},
@@ -54,7 +45,7 @@ class Interrupted(Detector):
 
     left = 0
 
-    def predict_photo(self, photo: Photo) -> Verdict:
+    def predict_photo(self, photo):
         Interrupted.left -= 1
         if Interrupted.left < 0:
             raise KeyboardInterrupt
@@ -62,18 +53,16 @@ class Interrupted(Detector):
 
 
 @pytest.fixture
-def detector(model_file: Path) -> Detector:
+def detector(model_file):
     return Detector.load(model_file, threads=1)
 
 
 @pytest.fixture
-def score(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Suite]:
+def score(detector, tmp_path, monkeypatch):
     """`score(manifest, suite, …)` in this process, two photos to a part, into one folder."""
     monkeypatch.setattr(robustness, "_PHOTOS", 2)
 
-    def score(manifest: Manifest, suite: Any = (), **changes: Any) -> Suite:
+    def score(manifest, suite=(), **changes):
         about = {"folder": tmp_path / "run", "model": "red", "load": lambda threads: detector}
         about |= changes
         how = {key: about.pop(key) for key in ("workers", "overwrite") if key in about}
@@ -84,13 +73,13 @@ def score(
     return score
 
 
-def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+def same(one, other):
     return one.drop(columns="ms").equals(other.drop(columns="ms"))
 
 
 def test_every_photo_is_scored_as_it_is_and_with_a_moved_mask_under_every_perturbation(
-    score, write_photos: WritePhotos, detector: Detector
-) -> None:
+    score, write_photos, detector
+):
     manifest = write_photos(ROWS)
     expected, [evidence] = score_manifest(detector, manifest)
     found = score(manifest, SUITE)
@@ -118,8 +107,8 @@ def test_every_photo_is_scored_as_it_is_and_with_a_moved_mask_under_every_pertur
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
-    score, write_photos: WritePhotos, detector: Detector, tmp_path: Path
-) -> None:
+    score, write_photos, detector, tmp_path
+):
     manifest = write_photos(ROWS)
     expected = score(manifest, SUITE, folder=tmp_path / "other").predictions
     Interrupted.left = 20  # 2 parts of 2 photos, 4 verdicts each, and half of the third
@@ -136,9 +125,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
 
 
 @pytest.mark.slow  # two processes import everything
-def test_any_number_of_processes_gives_the_same(
-    score, write_photos: WritePhotos, model_file: Path, tmp_path: Path
-) -> None:
+def test_any_number_of_processes_gives_the_same(score, write_photos, model_file, tmp_path):
     manifest = write_photos(ROWS)
     one = score(manifest, SUITE)
     apart = {"folder": tmp_path / "other", "load": ModelFile(model_file)}
@@ -149,7 +136,7 @@ def test_any_number_of_processes_gives_the_same(
         assert np.array_equal(mine.heat, theirs.heat)
 
 
-def test_figures_of_two_evaluations_never_mix(score, write_photos: WritePhotos) -> None:
+def test_figures_of_two_evaluations_never_mix(score, write_photos):
     manifest = write_photos(ROWS)
     score(manifest, SUITE[:2])
     fewer = manifest.subset(manifest.table["label"] == "real")
@@ -166,7 +153,7 @@ def test_figures_of_two_evaluations_never_mix(score, write_photos: WritePhotos) 
     assert score(manifest, SUITE[1:], overwrite=True).resumed == 0
 
 
-def test_a_photo_that_was_replaced_is_scored_again(score, write_photos: WritePhotos) -> None:
+def test_a_photo_that_was_replaced_is_scored_again(score, write_photos):
     manifest = write_photos(ROWS)
     before = score(manifest).predictions
     Image.new("RGB", (80, 64), (255, 0, 0)).save(manifest.path("r10.png"))
@@ -176,9 +163,7 @@ def test_a_photo_that_was_replaced_is_scored_again(score, write_photos: WritePho
     assert after.predictions["score"][1:].equals(before["score"][1:])
 
 
-def test_an_unreadable_photo_stops_the_run_or_is_left_empty(
-    score, write_photos: WritePhotos
-) -> None:
+def test_an_unreadable_photo_stops_the_run_or_is_left_empty(score, write_photos):
     manifest = write_photos(ROWS)
     manifest.path("r90.png").write_bytes(b"no photo")
     with pytest.raises(PhotoError, match=r"r90\.png"):
@@ -193,7 +178,7 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_empty(
         score(manifest, SUITE)
 
 
-def test_a_limit_draws_whole_groups_of_both_classes(tmp_path: Path) -> None:
+def test_a_limit_draws_whole_groups_of_both_classes(tmp_path):
     """40 groups of an original and two edits; nothing is opened."""
     rows = [
         {"file_name": f"{group}_{part}.png", "label": label, "group": f"g{group}"}
@@ -217,16 +202,14 @@ def test_a_limit_draws_whole_groups_of_both_classes(tmp_path: Path) -> None:
         draw_photos(many, 1)
 
 
-def test_training_photos_are_known_by_their_digest_and_scored_only_when_asked_for(
-    tmp_path: Path,
-) -> None:
+def test_training_photos_are_known_by_their_digest_and_scored_only_when_asked_for(tmp_path):
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
     rows = [
         {"file_name": f"{row}.png", "label": "real", "split": split, "source": "abc"[row % 3]}
         for row, split in enumerate(splits)
     ]
     split_set = Manifest(tmp_path, with_known_columns(pd.DataFrame(rows)))
-    training: dict[str, Any] = {"manifest_sha256": split_set.digest()}
+    training = {"manifest_sha256": split_set.digest()}
     with pytest.raises(ConfigError, match="6 of these 10 photos") as caught:
         trained_on_note(split_set, split_set, training, None)
     assert caught.value.code == "training_photos"

@@ -1,8 +1,6 @@
 """Slices are compared with the right photos, perturbations with the same photos as they are.
 Outcomes by source are in the card's tests."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -17,7 +15,7 @@ from realdamage.evaluation.predictions import predictions_table
 from realdamage.evaluation.slices import OTHERS, robustness_table, slice_table, strictest_source
 
 
-def photos(n: int, label: str, mean: float = 0.0, **columns: object) -> pd.DataFrame:
+def photos(n, label, mean=0.0, **columns):
     score = np.random.default_rng(n + len(label)).normal(mean, 1, n)
     synthetic = label == "synthetic"
     own = {"label": label, "kind": "ai_region" if synthetic else "damaged", "score": score}
@@ -26,23 +24,23 @@ def photos(n: int, label: str, mean: float = 0.0, **columns: object) -> pd.DataF
     return predictions_table(pd.DataFrame(own | columns))
 
 
-def together(*parts: pd.DataFrame) -> pd.DataFrame:
+def together(*parts):
     table = pd.concat(parts, ignore_index=True)
     return table.assign(file_name=[f"{index}.jpg" for index in range(len(table))])
 
 
-def row_of(table: pd.DataFrame, **values: str) -> dict[str, object]:
+def row_of(table, **values):
     chosen = np.logical_and.reduce([table[key] == value for key, value in values.items()])
     [row] = table[chosen].to_dict(orient="records")
     return row
 
 
-def auroc_of(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+def auroc_of(real, synthetic):
     photos = pd.concat([real, synthetic])
     return float(roc_auc_score(photos["label"] == "synthetic", photos["score"]))
 
 
-def test_a_generator_is_compared_with_all_real_photos() -> None:
+def test_a_generator_is_compared_with_all_real_photos():
     table = together(
         photos(150, "real", source="shop"),
         photos(60, "real", kind="original", source="other"),
@@ -67,7 +65,7 @@ def test_a_generator_is_compared_with_all_real_photos() -> None:
     assert row_of(found, generator="rare")["note"].startswith("3 synthetic and 210 real photos")
 
 
-def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms() -> None:
+def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms():
     own = photos(120, "real", 1, source="shop")
     table = together(
         own,
@@ -92,7 +90,7 @@ def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms()
     assert row_of(found, source="web")["n_real"] == 173  # too few of its own
 
 
-def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough() -> None:
+def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough():
     table = together(
         photos(100, "real", 0, damage="torn"),
         photos(30, "real", 1, damage="cracked"),
@@ -116,7 +114,7 @@ def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough(
         assert (row["n_real"], row["note"]) == (real.sum(), "")
 
 
-def suite(n_damaged: int = 150, noise: float = 1.0) -> pd.DataFrame:
+def suite(n_damaged=150, noise=1.0):
     """So many really damaged photos, 50 others and 200 edits as they are, the same "worse"
     (noisier) and "shifted" (all scores higher)."""
     rng = np.random.default_rng(0)
@@ -139,7 +137,7 @@ def suite(n_damaged: int = 150, noise: float = 1.0) -> pd.DataFrame:
     return table.assign(outcome=np.select(called, ["synthetic", "real"], "review"))
 
 
-def test_each_row_counts_the_outcomes_of_its_photos_and_clean_comes_first() -> None:
+def test_each_row_counts_the_outcomes_of_its_photos_and_clean_comes_first():
     """Its AUROC and rate are compared in test_metric_agreement."""
     table = suite()
     found = robustness_table(table, n_boot=2)
@@ -168,7 +166,7 @@ def test_each_row_counts_the_outcomes_of_its_photos_and_clean_comes_first() -> N
         assert sliced["n_real"].tolist() == [200, 200, 200]
 
 
-def test_the_drop_is_the_difference_and_its_interval_is_paired() -> None:
+def test_the_drop_is_the_difference_and_its_interval_is_paired():
     clean, worse, shifted = robustness_table(suite(noise=0.3), n_boot=200).to_dict(orient="records")
     assert math.isnan(clean["auroc_drop"])
     assert worse["auroc_drop"] == pytest.approx(clean["auroc"] - worse["auroc"])
@@ -183,7 +181,7 @@ def test_the_drop_is_the_difference_and_its_interval_is_paired() -> None:
     assert shifted["false_alarms"] > 2 * clean["false_alarms"]
 
 
-def test_the_rate_is_over_one_sort_of_negatives_in_all_rows() -> None:
+def test_the_rate_is_over_one_sort_of_negatives_in_all_rows():
     table = suite(n_damaged=110)
     few = table.query("perturbation != 'worse' or kind != 'damaged' or file_name < '11'")
     rows = robustness_table(few, n_boot=20).to_dict(orient="records")
@@ -197,7 +195,7 @@ def test_the_rate_is_over_one_sort_of_negatives_in_all_rows() -> None:
     assert "real photos, too few for a rate of 1% (at least 100)" in rows[1]["note"]
 
 
-def real_photos(counts: dict[str, int], lowest: dict[str, float]) -> pd.DataFrame:
+def real_photos(counts, lowest):
     """So many photos of each source, with scores that rise by 1 from its lowest."""
     rows = [(source, lowest.get(source, 0.0) + i) for source, n in counts.items() for i in range(n)]
     return pd.DataFrame(rows, columns=["source", "score"])
@@ -219,12 +217,7 @@ def real_photos(counts: dict[str, int], lowest: dict[str, float]) -> pd.DataFram
         ({"a": 9, "b": 9}, {}, 0.05, None),
     ],
 )
-def test_the_strictest_source_sets_the_threshold(
-    counts: dict[str, int],
-    lowest: dict[str, float],
-    share: float,
-    expected: tuple[float, str] | None,
-) -> None:
+def test_the_strictest_source_sets_the_threshold(counts, lowest, share, expected):
     """Scores of each source rise by 1 from its lowest."""
     rows = [(source, lowest.get(source, 0.0) + i) for source, n in counts.items() for i in range(n)]
     if expected:

@@ -1,13 +1,9 @@
 """The parity check: the file agrees with torch from file bytes to verdict, or there is none."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,44 +11,32 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from realdamage.commands import export
+from realdamage.configuration import compose
 from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
 from realdamage.core.policy import Policy
 from realdamage.core.scorer import OnnxScorer
-from realdamage.errors import ModelFileError
+from realdamage.errors import ModelFileError, UsageError
 from realdamage.exporting import onnx as exporter
 from realdamage.exporting.onnx import export_network
 from realdamage.exporting.parity import parity
-from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
+from realdamage.training.module import load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
 
 TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def classifier(tiny_run: Path) -> DamageClassifier:
+def classifier(tiny_run):
     return load_classifier(tiny_run / "best.ckpt")
 
 
-@pytest.fixture
-def perturbed(tiny_onnx: Path) -> bytes:
-    """The exported network with a patch head that is off by a little."""
-    model = onnx.load(tiny_onnx)
-    (head,) = [t for t in model.graph.initializer if t.name.endswith("patch_head.bias")]
-    moved = numpy_helper.to_array(head) + np.float32(0.02)
-    head.CopyFrom(numpy_helper.from_array(moved, head.name))
-    return model.SerializeToString()
-
-
-def test_file_and_network_agree_from_bytes_to_verdict(
-    tiny_onnx: Path, classifier: DamageClassifier
-) -> None:
+def test_file_and_network_give_one_verdict(tiny_onnx, classifier):
     data, metadata, _ = read_model_file(tiny_onnx)
     assert parity(classifier.network, data, metadata)[0] < TOLERANCE
 
 
-def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machine(
-    tiny_onnx: Path,
-) -> None:
+def test_the_file_has_a_dynamic_batch_and_nothing_of_this_machine(tiny_onnx):
     assert [path.name for path in tiny_onnx.parent.iterdir()] == ["tiny.onnx"]
     data = tiny_onnx.read_bytes()
     model = onnx.load_from_string(data)
@@ -71,9 +55,7 @@ def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machi
     assert str(Path(exporter.__file__).parent).encode() not in data
 
 
-def test_any_number_of_tiles_gives_what_each_gives_alone(
-    tiny_onnx: Path, classifier: DamageClassifier
-) -> None:
+def test_a_batch_gives_what_each_tile_gives(tiny_onnx, classifier):
     tiles = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3), dtype=np.uint8)
     scorer = OnnxScorer(tiny_onnx.read_bytes(), threads=1)
     logit, evidence = scorer(tiles)
@@ -84,54 +66,60 @@ def test_any_number_of_tiles_gives_what_each_gives_alone(
     np.testing.assert_allclose(evidence, expected_evidence, atol=1e-4)
 
 
-def export(classifier: DamageClassifier, folder: Path, tolerance: float = TOLERANCE) -> float:
-    metadata, output = model_metadata(classifier), folder / "model.onnx"
-    return export_network(classifier.network, metadata, output, tolerance=tolerance)
-
-
-def test_a_file_that_disagrees_is_not_written(
-    tiny_run: Path, perturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exporter, "onnx_bytes", lambda *_: perturbed)
-    network = load_classifier(tiny_run / "best.ckpt")
-    (tmp_path / "model.onnx").write_bytes(b"the old one")
+def test_a_file_that_disagrees_is_not_written(tiny_run, tiny_onnx, tmp_path, monkeypatch):
+    model = onnx.load(tiny_onnx)
+    (head,) = [t for t in model.graph.initializer if t.name.endswith("patch_head.bias")]
+    moved = numpy_helper.to_array(head) + np.float32(0.02)
+    head.CopyFrom(numpy_helper.from_array(moved, head.name))
+    monkeypatch.setattr(exporter, "onnx_bytes", lambda _: model.SerializeToString())
+    changed = load_classifier(tiny_run / "best.ckpt")
+    network, metadata = changed.network, model_metadata(changed)
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"the old one")
     with pytest.raises(ModelFileError, match=r"e-03.*tolerance=0\.001") as error:
-        export(network, tmp_path)
+        export_network(network, metadata, output, tolerance=TOLERANCE)
     assert error.value.code == "parity"
-    assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
-    assert TOLERANCE < export(network, tmp_path, tolerance=0.1) < 0.1
+    assert output.read_bytes() == b"the old one"
+    assert TOLERANCE < export_network(network, metadata, output, tolerance=0.1) < 0.1
     with torch.no_grad():
-        network.network.patch_head.bias.fill_(float("nan"))
+        network.patch_head.bias.fill_(float("nan"))
     with pytest.raises(ModelFileError):
-        export(network, tmp_path, tolerance=1e9)
+        export_network(network, metadata, output, tolerance=1e9)
 
 
+@pytest.mark.usefixtures("exported")
 def test_an_export_is_made_again_only_when_something_has_changed(
-    tiny_run: Path, save_red_model: Callable[..., Path], tmp_path: Path, run_command: Any
-) -> None:
+    tiny_run, save_red_model, tmp_path
+):
     run = shutil.copytree(tiny_run, tmp_path / "run")
+    checkpoint = run / "best.ckpt"
     model = save_red_model(run / "model.onnx")
     before = model.read_bytes()
-    arguments = ("export", f"checkpoint={run}/best.ckpt")
-    assert run_command(*arguments).code == 2  # it is calibrated
+
+    def export_again(*overrides):
+        given = (f"checkpoint={checkpoint}", f"paths.run={run}", *overrides)
+        export.run(compose("export", list(given)))
+
+    with pytest.raises(UsageError):  # it is calibrated
+        export_again()
     assert model.read_bytes() == before
-    assert run_command(*arguments, "overwrite=true").code == 0
+    export_again("overwrite=true")
     # Thresholds that came later stay.
     data, metadata, _ = read_model_file(model)
     policy = Policy(t_synthetic=1, t_real=0, fpr=0.1, miss=0.1, negatives="real", photos={})
     write_model_file(model, data, replace(metadata, policy=policy))
     before = model.read_bytes()
-    for again in (arguments, arguments):
-        assert run_command(*again).code == 0
-        assert model.read_bytes() == before
+    export_again()
+    assert model.read_bytes() == before
     # Another option, another checkpoint: the file is kept unless that is asked for.
-    assert run_command(*arguments, "tolerance=0.01").code == 2
-    shutil.copy(run / "last.ckpt", run / "best.ckpt")
-    assert run_command(*arguments).code == 2
+    with pytest.raises(UsageError):
+        export_again("tolerance=0.01")
+    torch.save(torch.load(checkpoint, weights_only=True) | {"other": 1}, checkpoint)
+    with pytest.raises(UsageError):
+        export_again()
     assert model.read_bytes() == before
     # A demonstration has no thresholds to lose.
-    demo = replace(metadata, policy=policy, demo=True)
-    write_model_file(model, data, demo)
-    assert run_command(*arguments).code == 0
-    last = hashlib.sha256((run / "last.ckpt").read_bytes()).hexdigest()
-    assert read_model_file(model)[1].training["export"]["checkpoint_sha256"] == last
+    write_model_file(model, data, replace(metadata, policy=policy, demo=True))
+    export_again()
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert read_model_file(model)[1].training["export"]["checkpoint_sha256"] == digest

@@ -1,12 +1,7 @@
 """The int8 variant is written when it passes the recall check, and for no other reason."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,34 +10,15 @@ import pytest
 from onnx import numpy_helper
 
 from realdamage.core.detector import Detector
-from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
-from realdamage.core.policy import Calibration, Policy
-from realdamage.core.pooling import Pooling
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.scorer import OnnxScorer
 from realdamage.core.tiles import PixelSpec
-from realdamage.data.manifest import Manifest, read_manifest
+from realdamage.data.manifest import read_manifest
 from realdamage.errors import ManifestError, ModelFileError, UsageError
 from realdamage.evaluation import predictions
 from realdamage.exporting import quantize
-from realdamage.exporting.quantize import (
-    Recall,
-    check_recall,
-    quantize_model,
-    to_int8,
-)
+from realdamage.exporting.quantize import Recall, check_recall, quantize_model, to_int8
 
-LAX = {"max_drop": 0.3, "threads": 1}
-METADATA = ModelMetadata(
-    pixel_spec=PixelSpec(tile=64, patch=16, overlap=16, max_side=256),
-    pooling=Pooling(),
-    calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
-    policy=Policy(
-        t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="real", photos={"real": 30}
-    ),
-    backbone="roughness",
-    demo=False,
-    model_version="1",
-)
 # The smoother a patch, the more synthetic: a residual front end, convolutions, a product, heads.
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -68,9 +44,9 @@ roughness (uint8[n,64,64,3] tiles) => (float[n] logit, float[n,4,4] evidence) {
 """
 
 
-def network() -> bytes:
+def network():
     eye = np.eye(3, dtype=np.float32)
-    weights: dict[str, Any] = {
+    weights = {
         "box": np.repeat(np.repeat(eye[:, :, None, None], 3, 2), 3, 3) / 9,
         "both_signs": np.concatenate([eye, -eye])[:, :, None, None],
         "sums": np.full((4, 6, 1, 1), 1 / 6, np.float32),
@@ -91,31 +67,38 @@ def network() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def photos(write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """55 photos of 20 groups: 12 train, 4 are val, 4 test."""
-    return read_manifest(write_set(tmp_path_factory.mktemp("quantize") / "set", groups=20))
+def photos(tiny_manifest):
+    """44 photos: 22 train, 11 are val, 11 test."""
+    return read_manifest(tiny_manifest)
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    write_model_file(tmp_path / "model.onnx", network(), METADATA)
+def metadata(red_metadata):
+    spec = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
+    return replace(red_metadata, pixel_spec=spec)
+
+
+@pytest.fixture
+def model(metadata, tmp_path):
+    write_model_file(tmp_path / "model.onnx", network(), metadata)
     return tmp_path / "model.onnx"
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def clock(monkeypatch):
     """`clock(seconds)`: the variant takes so long for a photo, and the model 3 ms, however busy the
-    machine that runs the tests."""
+    machine that runs the tests. Both are judged by few photos, so one more or less is no drop."""
+    monkeypatch.setattr(quantize, "MAX_DROP", 0.3)
 
-    def make(seconds: float) -> None:
+    def make(seconds):
         now = {"time": 0.0}
 
         class Scorer(OnnxScorer):
-            def __init__(self, data: bytes, *, threads: int | None = None) -> None:
+            def __init__(self, data, *, threads=None):
                 super().__init__(data, threads=threads)
                 self._seconds = seconds if b"DequantizeLinear" in data else 0.003
 
-            def __call__(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            def __call__(self, tiles):
                 now["time"] += self._seconds
                 return super().__call__(tiles)
 
@@ -125,7 +108,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return make
 
 
-def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same() -> None:
+def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same():
     tiles = np.random.default_rng(0).normal(128, 8, (6, 64, 64, 3)).clip(0, 255).astype(np.uint8)
     data = network()
     variant = to_int8(data, tiles)
@@ -148,48 +131,48 @@ def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same()
 
 
 def test_a_good_variant_is_written_without_thresholds_if_it_is_faster(
-    model: Path, photos: Manifest, clock: Callable[[float], None], tmp_path: Path
-) -> None:
+    model, metadata, photos, clock, tmp_path
+):
     clock(0.009)
-    slower = quantize_model(model, photos, **LAX)
+    slower = quantize_model(model, photos, threads=1)
     assert (slower.faults, slower.output) == (("not faster",), None)
     assert "not faster" in quantize.summary_text(slower)
     assert [path.name for path in tmp_path.glob("*.onnx")] == ["model.onnx"]
     clock(0.001)
-    found = quantize_model(model, photos, **LAX)
+    found = quantize_model(model, photos, threads=1)
     written = tmp_path / "model.int8.onnx"
     assert (found.faults, found.output) == ((), str(written))
     assert (found.variant.ms, found.model.ms) == pytest.approx((1, 3))
     assert str(written) in quantize.summary_text(found)
-    _, metadata, digest = read_model_file(written)
+    _, made, digest = read_model_file(written)
     before = read_model_file(model)[2]
     assert digest != before
-    assert metadata.training["quantized"]["float_graph_sha256"] == before
-    assert replace(metadata, training={}) == replace(METADATA, calibration=None, policy=None)
+    assert made.training["quantized"]["float_graph_sha256"] == before
+    assert replace(made, training={}) == replace(metadata, calibration=None, policy=None)
     assert Detector.load(written).predict(np.full((80, 80, 3), 128, np.uint8)).outcome == "review"
 
 
-def test_the_recall_check() -> None:
+def test_the_recall_check():
     model = Recall(tpr=0.9, ap=0.5, ms=3, mb=1)
 
-    def faults(**change: Any) -> list[str]:
+    def faults(**change):
         variant = replace(model, **{"ms": 1, **change})
-        return [text.split(" by")[0] for text in check_recall(model, variant, 0.01)]
+        return [text.split(" by")[0] for text in check_recall(model, variant)]
 
     assert faults() == faults(tpr=0.89) == []
     assert faults(tpr=0.88, ap=0.4) == ["TPR drops", "localisation AP drops"]
     assert faults(ms=3) == ["not faster"]
-    assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model, 0.01)[0]
+    assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model)[0]
 
 
-def test_what_cannot_be_checked_is_refused(model: Path, photos: Manifest) -> None:
+def test_what_cannot_be_checked_is_refused(model, metadata, photos):
     for wrong in ({"output": model}, {"split": "train"}, {"limit": 5}):
         with pytest.raises(UsageError):
             quantize_model(model, photos, **wrong)
     real = photos.subset((photos.table["label"] == "real") | (photos.table["split"] == "train"))
     with pytest.raises(ManifestError) as error:
-        quantize_model(model, real, **LAX)
+        quantize_model(model, real)
     assert error.value.code == "one_class"
-    write_model_file(model, network(), replace(METADATA, demo=True))
+    write_model_file(model, network(), replace(metadata, demo=True))
     with pytest.raises(ModelFileError, match="demonstration"):
-        quantize_model(model, photos, **LAX)
+        quantize_model(model, photos, threads=1)

@@ -1,13 +1,8 @@
 """A Triton repository, and the wrapper that scores through a server of it. The server here is a
 stand-in: it speaks Triton's gRPC, keeps to config.pbtxt, and runs the file in onnxruntime."""
 
-from __future__ import annotations
-
 import pickle
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -16,10 +11,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from realdamage.commands import export
+from realdamage.configuration import compose
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file
 from realdamage.core.triton import TritonScorer
-from realdamage.errors import RealDamageError
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.exporting.parity import awkward_photos
 from realdamage.exporting.triton import write_repository
 
@@ -27,18 +24,18 @@ from realdamage.exporting.triton import write_repository
 class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     """What a Triton server does with one model of a repository."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         text = (folder / "config.pbtxt").read_text()
         self.config = text_format.Parse(text, model_config_pb2.ModelConfig())
         self.session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
-        self.batches: list[int] = []
+        self.batches = []
 
-    def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ModelConfig(self, request, context):  # noqa: N802
         if request.name != self.config.name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.name}")
         return service_pb2.ModelConfigResponse(config=self.config)
 
-    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ModelInfer(self, request, context):  # noqa: N802
         (sent,), (tensor,) = self.config.input, request.inputs
         batch, *dims = tensor.shape
         assert (tensor.name, tensor.datatype) == (sent.name, "UINT8")
@@ -58,12 +55,12 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @pytest.fixture
-def folder(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
+def folder(save_red_model, tmp_path):
     return write_repository(save_red_model(tmp_path / "red.onnx"), tmp_path / "models")
 
 
 @pytest.fixture
-def stand_in(folder: Path) -> Iterator[tuple[StandIn, str]]:
+def stand_in(folder):
     servicer = StandIn(folder)
     server = grpc.server(ThreadPoolExecutor(4))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
@@ -73,14 +70,13 @@ def stand_in(folder: Path) -> Iterator[tuple[StandIn, str]]:
     server.stop(None)
 
 
-def test_verdicts_are_those_of_the_local_session(
-    stand_in: tuple[StandIn, str], folder: Path, tmp_path: Path
-) -> None:
+def test_verdicts_are_those_of_the_local_session(stand_in, folder, tmp_path):
     servicer, url = stand_in
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert files == ["1/model.onnx", "config.pbtxt"]
     assert servicer.config.HasField("dynamic_batching")
-    local, remote = Detector(tmp_path / "red.onnx"), Detector(TritonScorer(url))
+    local = Detector(tmp_path / "red.onnx")
+    remote = pickle.loads(pickle.dumps(Detector(TritonScorer(url))))  # as processes get it
     assert remote.metadata == read_model_file(tmp_path / "red.onnx")[1]
     assert remote.graph_sha256 == local.graph_sha256
     assert remote.policy_sha256 == local.policy_sha256
@@ -92,17 +88,12 @@ def test_verdicts_are_those_of_the_local_session(
         assert here.probability == pytest.approx(there.probability, abs=1e-5)
         np.testing.assert_allclose(here.heatmap, there.heatmap, atol=1e-5)
     assert max(servicer.batches) > 8, "a photo's tiles travel together"
-
-
-def test_threads_and_processes_can_share_a_scorer(stand_in: tuple[StandIn, str]) -> None:
-    detector = pickle.loads(pickle.dumps(Detector(TritonScorer(stand_in[1]))))
-    photo = awkward_photos(64)["wide.png"]
     with ThreadPoolExecutor(4) as threads:
-        scores = {verdict.score for verdict in threads.map(detector.predict, [photo] * 12)}
-    assert len(scores) == 1
+        verdicts = list(threads.map(remote.predict, [photos["wide.png"]] * 12))
+    assert len({verdict.score for verdict in verdicts}) == 1
 
 
-def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
+def test_what_cannot_be_scored(stand_in):
     servicer, url = stand_in
     detector = Detector(TritonScorer(url))
     with pytest.raises(RealDamageError) as unknown:
@@ -124,19 +115,23 @@ def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
     assert bare.value.code == "no_metadata"
 
 
-def test_the_command_takes_a_checkpoint_or_a_model(
-    tiny_run: Path, tiny_onnx: Path, tmp_path: Path, run_command: Callable[..., Any]
-) -> None:
-    # A second time, a checkpoint's model is up to date, and a model is there already.
-    for source, name, again in ((tiny_run / "best.ckpt", "a", 0), (tiny_onnx, "b", 2)):
-        arguments = ("target=triton", f"checkpoint={source}", f"output={tmp_path / name}")
-        done = run_command("export", *arguments)
-        assert done.code == 0, done.err
+@pytest.mark.usefixtures("exported")
+def test_the_command_takes_a_checkpoint_or_a_model(tiny_run, tiny_onnx, tmp_path, run_command):
+    def write(source, name):
+        given = ("target=triton", f"checkpoint={source}", f"output={tmp_path / name}")
+        export.run(compose("export", [*given, f"paths.run={tmp_path}"]))
+
+    for source, name in ((tiny_run / "best.ckpt", "a"), (tiny_onnx, "b")):
+        write(source, name)
         written = tmp_path / name / "realdamage" / "1" / "model.onnx"
         assert read_model_file(written)[2] == read_model_file(tiny_onnx)[2]
         assert (tmp_path / name / "realdamage" / "config.pbtxt").exists()
-        assert run_command("export", *arguments).code == again
-    assert run_command("export", f"checkpoint={tiny_onnx}", f"output={tmp_path}/x.onnx").code == 2
+    # A second time, a checkpoint's model is up to date, and a model is there already.
+    write(tiny_run / "best.ckpt", "a")
+    with pytest.raises(UsageError):
+        write(tiny_onnx, "b")
+    with pytest.raises(UsageError):
+        export.run(compose("export", [f"checkpoint={tiny_onnx}", f"paths.run={tmp_path}"]))
     unknown = run_command("export", "target=tensorrt", f"checkpoint={tiny_run}/best.ckpt")
     assert unknown.code == 2
     assert "target=tensorrt" in unknown.err

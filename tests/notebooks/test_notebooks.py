@@ -6,9 +6,8 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -49,9 +48,7 @@ class Evaluated(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def evaluated(
-    write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Evaluated:
+def evaluated(write_set, tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluated")
     photos = write_set(root / "photos", 8, splits=False)
     model, folder = root / "model.onnx", root / "evaluation"
@@ -69,22 +66,20 @@ def evaluated(
 
 
 @pytest.fixture
-def execute(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Shown]]:
+def execute(monkeypatch, capsys):
     """`execute(name, photos=…)` runs a notebook's cells, in this process and in the folder of the
     notebooks, with these parameters instead of its own."""
     monkeypatch.chdir(ROOT / "notebooks")
     plt.switch_backend("agg")
 
-    def run(name: str, **parameters: Any) -> Shown:
+    def run(name, **parameters):
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
         [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
         for key, value in parameters.items():
             assert re.search(rf"^{key} = ", cell.source, re.MULTILINE), f"no parameter {key}"
             given = str(value) if isinstance(value, Path) else value
             cell.source += f"\n{key} = {given!r}"
-        names: dict[str, Any] = {}
+        names = {}
         values = [run_cell(cell, names) for cell in notebook.cells if cell.cell_type == "code"]
         tables = [value.to_html() for value in values if hasattr(value, "to_html")]
         figures = [plt.figure(number) for number in plt.get_fignums()]
@@ -97,7 +92,7 @@ def execute(
     plt.close("all")
 
 
-def run_cell(cell: nbformat.NotebookNode, names: dict[str, Any]) -> Any:
+def run_cell(cell, names):
     """Returns the value of the last line, which a notebook would show."""
     module = ast.parse(cell.source)
     last = module.body.pop() if isinstance(module.body[-1], ast.Expr) else None
@@ -106,18 +101,14 @@ def run_cell(cell: nbformat.NotebookNode, names: dict[str, Any]) -> Any:
 
 
 @pytest.mark.slow
-def test_the_manifest_notebook_finds_the_trap_that_it_sets(
-    execute: Callable[..., Shown], evaluated: Evaluated
-) -> None:
+def test_the_manifest_notebook_finds_the_trap_that_it_sets(execute, evaluated):
     found = execute("01_manifest", photos=evaluated.photos)
     assert found.pictures == 6
     assert "source, AUROC 1.000" in found.printed
 
 
 @pytest.mark.slow
-def test_the_errors_notebook_shows_the_figures_of_its_evaluation(
-    execute: Callable[..., Shown], evaluated: Evaluated
-) -> None:
+def test_the_errors_notebook_shows_the_figures_of_its_evaluation(execute, evaluated):
     photos, model, folder = evaluated
     found = execute("02_errors", evaluation=folder, model=model, photos=photos)
     assert found.pictures + found.printed.count("Not drawn") == 11
@@ -127,9 +118,7 @@ def test_the_errors_notebook_shows_the_figures_of_its_evaluation(
 
 
 @pytest.mark.slow
-def test_the_thresholds_notebook_agrees_with_the_package(
-    execute: Callable[..., Shown], evaluated: Evaluated
-) -> None:
+def test_the_thresholds_notebook_agrees_with_the_package(execute, evaluated):
     _, model, folder = evaluated
     found = execute(
         "03_thresholds", evaluation=folder, model=model, fraud_rate=0.02, review_cost=3.0
@@ -143,9 +132,7 @@ def test_the_thresholds_notebook_agrees_with_the_package(
 
 
 @pytest.mark.slow
-def test_the_claim_notebook_comes_to_the_detector_s_own_verdict(
-    execute: Callable[..., Shown], evaluated: Evaluated
-) -> None:
+def test_the_claim_notebook_comes_to_the_detector_s_own_verdict(execute, evaluated):
     photos, model, _ = evaluated
     table = read_manifest(photos).table
     found = execute("04_claim", model=model, photos=photos, prior=0.03, ways=("chat",))
@@ -160,7 +147,7 @@ def test_the_claim_notebook_comes_to_the_detector_s_own_verdict(
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_has_a_purpose_and_parameters_and_no_traces_of_a_run(path: Path) -> None:
+def test_a_notebook_has_a_purpose_and_parameters_and_no_traces_of_a_run(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata == {"language_info": {"name": "python"}}

@@ -1,11 +1,8 @@
 """Scenes made from numbers, shot, laundered and painted on: what is said of two photos, and where
 they differ."""
 
-from __future__ import annotations
-
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from realdamage.commands.cli import main
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import PhotoError
-from realdamage.photo_pairs import Comparison, Prepared, compare, draw_comparison, features, prepare
+from realdamage.photo_pairs import compare, draw_comparison, features, prepare
 from realdamage.photo_pairs.persist import compare_regions, find_differing_damage
 
 RGB = npt.NDArray[np.uint8]
@@ -24,7 +21,7 @@ RGB = npt.NDArray[np.uint8]
 DAMAGE = (140, 90, 200, 130)
 
 
-def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
+def scene(seed, width=320, height=240):
     """Shapes of all sizes over a textured ground: what a label, a carton, a shelf have."""
     rng = np.random.default_rng(seed)
     ground = rng.integers(60, 190, (height // 4, width // 4, 3), dtype=np.uint8)
@@ -39,42 +36,42 @@ def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
     return picture
 
 
-def shot(picture: Image.Image, seed: int, noise: float = 3.0) -> Image.Image:
+def shot(picture, seed, noise=3.0):
     """One exposure of the scene, with its own sensor noise."""
     pixels = np.asarray(picture, np.float64)
     pixels = pixels + np.random.default_rng(seed).normal(0, noise, pixels.shape)
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def painted(picture: Image.Image) -> Image.Image:
+def painted(picture):
     copy = picture.copy()
     ImageDraw.Draw(copy).ellipse(DAMAGE, fill=(35, 20, 15))
     return copy
 
 
-def saved(picture: Image.Image, quality: int = 85, **options: object) -> bytes:
+def saved(picture, quality=85, **options):
     data = io.BytesIO()
-    picture.save(data, format="JPEG", quality=quality, **options)  # type: ignore[arg-type]
+    picture.save(data, format="JPEG", quality=quality, **options)
     return data.getvalue()
 
 
 @pytest.fixture(scope="module")
-def listing() -> Image.Image:
+def listing():
     return shot(scene(1), seed=100)
 
 
 @pytest.fixture(scope="module")
-def shop(listing: Image.Image) -> Prepared:
+def shop(listing):
     """The listing photo, whose features are searched once."""
     return prepare(saved(listing, 92), "listing")
 
 
 @pytest.fixture(scope="module")
-def painted_copy(listing: Image.Image, shop: Prepared) -> Comparison:
+def painted_copy(listing, shop):
     return compare(saved(painted(listing)), shop)
 
 
-def covers(found: Comparison, box: tuple[float, float, float, float]) -> float:
+def covers(found, box):
     """Share of `box`, in pixels of the claim photo, inside the change boxes."""
     inside = np.zeros((found.height, found.width), bool)
     for change in found.changes:
@@ -86,15 +83,15 @@ def covers(found: Comparison, box: tuple[float, float, float, float]) -> float:
 BICUBIC = Image.Resampling.BICUBIC
 
 
-def brighter(picture: Image.Image) -> Image.Image:
+def brighter(picture):
     return ImageEnhance.Contrast(ImageEnhance.Brightness(picture).enhance(1.2)).enhance(0.85)
 
 
-def smaller_and_turned(picture: Image.Image) -> Image.Image:
+def smaller_and_turned(picture):
     return picture.resize((192, 144), BICUBIC).transpose(Image.Transpose.ROTATE_90)
 
 
-LAUNDERED: dict[str, tuple[Callable[[Image.Image], Image.Image], tuple[float, ...]]] = {
+LAUNDERED = {
     "quality 40": (lambda p: p, DAMAGE),
     "cropped": (lambda p: p.crop((70, 40, 300, 220)), (70, 50, 130, 90)),
     "smaller and turned": (smaller_and_turned, (54, 72, 78, 108)),
@@ -105,9 +102,7 @@ LAUNDERED: dict[str, tuple[Callable[[Image.Image], Image.Image], tuple[float, ..
 
 
 @pytest.mark.parametrize("name", LAUNDERED)
-def test_a_painted_copy_is_the_same_capture_and_its_damage_is_boxed(
-    listing: Image.Image, shop: Prepared, name: str
-) -> None:
+def test_a_painted_copy_is_the_same_capture_and_its_damage_is_boxed(listing, shop, name):
     launder, (left, top, right, bottom) = LAUNDERED[name]
     quality = 40 if name == "quality 40" else 85
     found = compare(saved(launder(painted(listing)), quality), shop)
@@ -123,9 +118,7 @@ def test_a_painted_copy_is_the_same_capture_and_its_damage_is_boxed(
     assert ("mirrored" in codes) == (name == "mirrored")
 
 
-def test_an_unedited_copy_has_no_changes_and_its_homography_is_exact(
-    listing: Image.Image, shop: Prepared
-) -> None:
+def test_an_unedited_copy_has_no_changes_and_its_homography_is_exact(listing, shop):
     cropped = listing.crop((40, 20, 280, 220)).resize((480, 400), BICUBIC)
     found = compare(saved(cropped), shop)
     assert (found.outcome, found.changes, found.changed) == ("same_capture", (), 0)
@@ -136,7 +129,7 @@ def test_an_unedited_copy_has_no_changes_and_its_homography_is_exact(
     assert y / depth == pytest.approx(2 * (120.5 - 20) - 0.5, abs=0.3)
 
 
-def test_another_shot_of_the_same_thing_is_not_the_same_capture() -> None:
+def test_another_shot_of_the_same_thing_is_not_the_same_capture():
     # A step to the side: things at different depths move by different amounts.
     front = scene(5)
     moved, rng = front.copy(), np.random.default_rng(0)
@@ -150,7 +143,7 @@ def test_another_shot_of_the_same_thing_is_not_the_same_capture() -> None:
     assert found.reasons[0].code == "another_shot"
 
 
-def test_the_same_view_under_other_noise_is_not_the_same_capture() -> None:
+def test_the_same_view_under_other_noise_is_not_the_same_capture():
     # Before a smooth wall, noise is all there is: shot twice from a tripod.
     wall = Image.fromarray(
         np.tile(np.linspace(120, 200, 320)[None, :, None], (240, 1, 3)).astype(np.uint8)
@@ -163,7 +156,7 @@ def test_the_same_view_under_other_noise_is_not_the_same_capture() -> None:
     assert compare(saved(painted(first), 90), listed).outcome == "same_capture"
 
 
-def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame() -> None:
+def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame():
     wall = shot(Image.new("RGB", (300, 200), (200, 200, 196)), 1, noise=9)
     blotted = wall.copy()
     ImageDraw.Draw(blotted).ellipse((120, 60, 190, 120), fill=(40, 30, 25))
@@ -172,9 +165,7 @@ def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame() -> None:
     assert covers(found, (135, 75, 175, 105)) > 0.9
 
 
-def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(
-    listing: Image.Image, shop: Prepared
-) -> None:
+def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(listing, shop):
     claim = listing.copy()
     claim.paste(shot(scene(99), 7).crop((0, 0, claim.width // 2, claim.height)), (0, 0))
     found = compare(saved(claim, 92), shop)
@@ -182,9 +173,7 @@ def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(
     assert 0.3 < found.changed < 0.6
 
 
-def test_the_change_map_and_the_drawing_are_warm_on_the_damage_only(
-    listing: Image.Image, painted_copy: Comparison
-) -> None:
+def test_the_change_map_and_the_drawing_are_warm_on_the_damage_only(listing, painted_copy):
     heat = painted_copy.change_map
     assert heat is not None
     assert (heat.shape, heat.dtype) == ((240, 320), np.float32)
@@ -205,9 +194,7 @@ def test_the_change_map_and_the_drawing_are_warm_on_the_damage_only(
     assert int(drawn[110, 332 + 160, 0]) - claim[110, 160, 0] > 80
 
 
-def test_unrelated_plain_and_identical_photos(
-    listing: Image.Image, painted_copy: Comparison, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unrelated_plain_and_identical_photos(listing, painted_copy, monkeypatch):
     searched = []
     find = features.find_features
     monkeypatch.setattr(
@@ -230,7 +217,7 @@ def test_unrelated_plain_and_identical_photos(
     assert (found.outcome, identical.outcome) == ("unrelated", "same_capture")
 
 
-def test_a_large_rotated_photo() -> None:
+def test_a_large_rotated_photo():
     large = shot(scene(3, 1100, 300), 1)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -242,7 +229,7 @@ def test_a_large_rotated_photo() -> None:
     assert found.change_map.shape == (140, 512)
 
 
-def scratched(picture: Image.Image) -> Image.Image:
+def scratched(picture):
     """With a field of dark and bright lines in DAMAGE."""
     copy = picture.copy()
     draw = ImageDraw.Draw(copy)
@@ -254,18 +241,18 @@ def scratched(picture: Image.Image) -> Image.Image:
     return copy
 
 
-def second_shot(picture: Image.Image) -> Image.Image:
+def second_shot(picture):
     """The same object a little lower and further right, brighter, under other noise."""
     moved = Image.fromarray(np.roll(np.asarray(picture), (12, 7), axis=(1, 0)))
     return shot(ImageEnhance.Brightness(moved).enhance(1.08), seed=9)
 
 
 @pytest.fixture(scope="module")
-def damaged() -> Prepared:
+def damaged():
     return prepare(saved(scratched(scene(1)), 95), "claim")
 
 
-def test_damage_in_one_photo_only_differs_and_damage_in_both_persists(damaged: Prepared) -> None:
+def test_damage_in_one_photo_only_differs_and_damage_in_both_persists(damaged):
     intact, too = (
         prepare(saved(second_shot(one), 95), "listing") for one in (scene(1), scratched(scene(1)))
     )
@@ -281,7 +268,7 @@ def test_damage_in_one_photo_only_differs_and_damage_in_both_persists(damaged: P
     assert not compared.is_different
 
 
-def test_nothing_is_said_of_damage_where_nothing_can_be_compared(damaged: Prepared) -> None:
+def test_nothing_is_said_of_damage_where_nothing_can_be_compared(damaged):
     shown = second_shot(scene(1))
     for other, boxes in (
         (scene(2), [DAMAGE]),
@@ -292,7 +279,7 @@ def test_nothing_is_said_of_damage_where_nothing_can_be_compared(damaged: Prepar
 
 
 @pytest.mark.parametrize("bad", [b"<html>not found</html>", b"\xff\xd8\xff"])
-def test_errors_name_the_photo(bad: bytes) -> None:
+def test_errors_name_the_photo(bad):
     good = saved(Image.new("RGB", (300, 200)))
     with pytest.raises(PhotoError, match=r"^claim photo: "):
         compare(bad, good)
@@ -302,12 +289,7 @@ def test_errors_name_the_photo(bad: bytes) -> None:
         prepare(good, "listing", max_pixels=59_999)
 
 
-def test_the_command(
-    listing: Image.Image,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_command(listing, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("claim.jpg").write_bytes(saved(painted(listing)))
     Path("listing.jpg").write_bytes(saved(listing, 92))

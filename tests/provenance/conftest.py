@@ -1,15 +1,11 @@
 """Files written byte by byte, so that a test says exactly what lies where, and the same photo
 signed."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +23,7 @@ SPACES = {
 }
 
 
-def picture(form: str, width: int = 48, height: int = 32) -> bytes:
+def picture(form, width=48, height=32):
     rgb = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     data = io.BytesIO()
     Image.fromarray(rgb).save(data, form)
@@ -37,18 +33,18 @@ def picture(form: str, width: int = 48, height: int = 32) -> bytes:
 PNG, JPEG, WEBP = picture("PNG"), picture("JPEG"), picture("WEBP")
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(*chunks: tuple[bytes, bytes], late: bool = False) -> bytes:
+def png(*chunks, late=False):
     """A PNG with chunks before its pixels, or behind them."""
     extra = b"".join(chunk(*each) for each in chunks)
     at = len(PNG) - 12 if late else PNG.index(b"IDAT") - 4
     return PNG[:at] + extra + PNG[at:]
 
 
-def jpeg(*segments: tuple[int, bytes]) -> bytes:
+def jpeg(*segments):
     """A JPEG with segments (marker, payload) right behind its start."""
     extra = b"".join(
         struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data for marker, data in segments
@@ -56,7 +52,7 @@ def jpeg(*segments: tuple[int, bytes]) -> bytes:
     return JPEG[:2] + extra + JPEG[2:]
 
 
-def webp(*chunks: tuple[bytes, bytes]) -> bytes:
+def webp(*chunks):
     body = WEBP[8:] + b"".join(
         kind + struct.pack("<I", len(data)) + data + b"\x00" * (len(data) % 2)
         for kind, data in chunks
@@ -64,18 +60,13 @@ def webp(*chunks: tuple[bytes, bytes]) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def tiff(
-    fields: dict[int, bytes],
-    exif: dict[int, bytes] | None = None,
-    order: str = "<",
-    small: bytes = b"",
-) -> bytes:
+def tiff(fields, exif=None, order="<", small=b""):
     """A TIFF structure whose values are all bytes: directory, EXIF directory, and a thumbnail's
     directory."""
     head = b"II*\x00" if order == "<" else b"MM\x00*"
     data = bytearray(head + struct.pack(order + "I", 8))
 
-    def directory(values: dict[int, bytes], *pointers: int) -> dict[int, int]:
+    def directory(values, *pointers):
         """Append a directory; returns where each value is, under 0 the next one's offset."""
         entries = [(tag, 7, len(value), value) for tag, value in values.items()]
         entries += [(tag, 4, 1, bytes(4)) for tag in pointers]
@@ -93,7 +84,7 @@ def tiff(
         data.extend(table + bytes(4) + tail)
         return places
 
-    def point(place: int, number: int) -> None:
+    def point(place, number):
         struct.pack_into(order + "I", data, place, number)
 
     first = directory(fields, *([0x8769] if exif else []))
@@ -109,11 +100,11 @@ def tiff(
     return bytes(data)
 
 
-def exif_jpeg(structure: bytes) -> bytes:
+def exif_jpeg(structure):
     return jpeg((0xE1, b"Exif\x00\x00" + structure))
 
 
-def xmp(inside: str = "", attributes: str = "") -> bytes:
+def xmp(inside="", attributes=""):
     spaces = " ".join(f'xmlns:{name}="{space}"' for name, space in SPACES.items())
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -124,19 +115,19 @@ def xmp(inside: str = "", attributes: str = "") -> bytes:
     ).encode()
 
 
-def xmp_jpeg(inside: str = "", attributes: str = "") -> bytes:
+def xmp_jpeg(inside="", attributes=""):
     return jpeg((0xE1, XMP_HEADER + xmp(inside, attributes)))
 
 
 @pytest.fixture(scope="session")
-def sign(signing: Any) -> Callable[..., bytes]:
+def sign(signing):
     """`sign("trainedAlgorithmicMedia", action="c2pa.created")`: a signed JPEG; `data` and `parent`
     are JPEG bytes."""
     return partial(signing.sign, data=JPEG)
 
 
 @pytest.fixture(scope="session")
-def files() -> SimpleNamespace:
+def files():
     """The writers above under one name, since tests cannot import a conftest."""
     writers = (picture, png, jpeg, webp, tiff, xmp, xmp_jpeg, exif_jpeg)
     plain = {"plain_jpeg": JPEG, "plain_png": PNG, "plain_webp": WEBP, "xmp_header": XMP_HEADER}

@@ -1,39 +1,31 @@
 """Content credentials count only while signature and hash hold. Signers under the user's list of
 authorities are trusted, no others; a wrong list is an error, never no trust."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from realdamage.errors import MissingExtraError, UsageError
-from realdamage.provenance import Provenance, TrustAnchors, read_provenance
+from realdamage.provenance import TrustAnchors, read_provenance
 from realdamage.provenance.c2pa import MAX_BYTES
 
-Sign = Callable[..., bytes]
-Anchors = Callable[..., TrustAnchors]
 BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 GENERATED = "trainedAlgorithmicMedia"
 
 
 @pytest.fixture(scope="module")
-def another_authority(signing: Any) -> str:
+def another_authority(signing):
     """The certificate of an authority of the same name with another key."""
-    authority: str = type(signing)().authority
-    return authority
+    return type(signing)().authority
 
 
 @pytest.fixture
-def anchors(signing: Any, tmp_path: Path) -> Anchors:
+def anchors(signing, tmp_path):
     """`anchors(text)`: what is read from a file with this text; by default that of the throw-away
     authority."""
 
-    def read(text: str = signing.authority) -> TrustAnchors:
+    def read(text=signing.authority):
         path = tmp_path / "anchors.pem"
         path.write_text(text, encoding="utf-8")
         return TrustAnchors.read(path)
@@ -41,11 +33,11 @@ def anchors(signing: Any, tmp_path: Path) -> Anchors:
     return read
 
 
-def codes(found: Provenance) -> list[str]:
+def codes(found):
     return [note.code for note in found.notes]
 
 
-def why_untrusted(found: Provenance) -> str:
+def why_untrusted(found):
     """The name of the phrase that says it."""
     assert found.findings[0].fields["validation"] == "untrusted"
     (note,) = [note for note in found.notes if note.code == "c2pa_untrusted"]
@@ -60,7 +52,7 @@ def why_untrusted(found: Provenance) -> str:
         ("digitalCapture", "none"),
     ],
 )
-def test_a_signed_photo(sign: Sign, source_type: str, declared: str) -> None:
+def test_a_signed_photo(sign, source_type, declared):
     found = read_provenance(sign(source_type))
     (finding,) = found.findings
     assert (found.declared, finding.form, finding.declares) == (declared, "c2pa", declared)
@@ -72,7 +64,7 @@ def test_a_signed_photo(sign: Sign, source_type: str, declared: str) -> None:
     assert ("absence_proves_nothing" in codes(found)) == (declared == "none")
 
 
-def test_what_a_photo_was_made_from(sign: Sign) -> None:
+def test_what_a_photo_was_made_from(sign):
     generated, captured = sign(GENERATED), sign("digitalCapture")
     opened = {"action": "c2pa.opened"}
     part = {"action": "c2pa.placed", "relationship": "componentOf"}
@@ -84,9 +76,7 @@ def test_what_a_photo_was_made_from(sign: Sign) -> None:
         assert read_provenance(sign(**given)).declared == declared
 
 
-def test_what_cannot_be_read_is_a_note(
-    sign: Sign, files: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_read_is_a_note(sign, files, monkeypatch):
     remote = 'dcterms:provenance="https://example.org/manifest.c2pa"'
     assert codes(read_provenance(files.xmp_jpeg(attributes=remote)))[0] == "c2pa_remote"
     signed = sign(GENERATED)
@@ -98,9 +88,7 @@ def test_what_cannot_be_read_is_a_note(
     assert codes(read_provenance(files.plain_jpeg)) == ["absence_proves_nothing"]
 
 
-def test_credentials_that_do_not_hold_declare_nothing(
-    sign: Sign, files: Any, anchors: Anchors
-) -> None:
+def test_credentials_that_do_not_hold_declare_nothing(sign, files, anchors):
     signed = sign(GENERATED)
     changed = bytearray(signed)
     changed[-40] ^= 1
@@ -119,13 +107,13 @@ def test_credentials_that_do_not_hold_declare_nothing(
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_other_containers(sign: Sign, files: Any, form: str) -> None:
+def test_other_containers(sign, files, form):
     mime = f"image/{form.lower()}"
     found = read_provenance(sign(GENERATED, data=files.picture(form), mime=mime))
     assert found.declared == "ai_generated"
 
 
-def test_credentials_of_a_camera_and_a_label_are_a_conflict(sign: Sign, files: Any) -> None:
+def test_credentials_of_a_camera_and_a_label_are_a_conflict(sign, files):
     labelled = files.jpeg((0xFE, b'AIGC{"Label": "1"}'))
     both = read_provenance(sign("digitalCapture", data=labelled))
     assert [finding.form for finding in both.findings] == ["tc260_jpeg", "c2pa"]
@@ -133,9 +121,7 @@ def test_credentials_of_a_camera_and_a_label_are_a_conflict(sign: Sign, files: A
 
 
 @pytest.mark.parametrize("purpose", ["e-mail", "C2PA"])
-def test_a_signer_under_the_list_is_trusted(
-    sign: Sign, anchors: Anchors, another_authority: str, purpose: str
-) -> None:
+def test_a_signer_under_the_list_is_trusted(sign, anchors, another_authority, purpose):
     data, listed = sign("digitalCapture", purpose=purpose), anchors()
     found = read_provenance(data, trust_anchors=listed)
     (finding,) = found.findings
@@ -149,16 +135,12 @@ def test_a_signer_under_the_list_is_trusted(
 
 
 @pytest.mark.slow  # waits until the certificate has expired
-def test_a_certificate_that_ran_out_needs_a_time_stamp(
-    signing: Any, files: Any, anchors: Anchors
-) -> None:
+def test_a_certificate_that_ran_out_needs_a_time_stamp(signing, files, anchors):
     found = read_provenance(signing.expired(files.plain_jpeg), trust_anchors=anchors())
     assert why_untrusted(found) == "c2pa_expired"
 
 
-def test_the_list_as_it_is_read(
-    signing: Any, another_authority: str, anchors: Anchors, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_as_it_is_read(signing, another_authority, anchors, monkeypatch):
     first = f"# Subject: é\n{signing.authority}\r\nSubject\tCN=x\n"
     text = f"{first}{another_authority}{signing.authority}"
     read = anchors(text)
@@ -179,15 +161,13 @@ def test_the_list_as_it_is_read(
         (lambda signing: signing.chain[: signing.chain.index(END) + len(END)], "no_authority"),
     ],
 )
-def test_a_wrong_list_is_an_error(
-    signing: Any, anchors: Anchors, change: Callable[[Any], str], code: str
-) -> None:
+def test_a_wrong_list_is_an_error(signing, anchors, change, code):
     with pytest.raises(UsageError, match=r"anchors\.pem: ") as caught:
         anchors(change(signing))
     assert caught.value.code == code
 
 
-def test_a_list_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_list_that_is_not_there_is_an_error(tmp_path):
     for path in (tmp_path / "absent.pem", tmp_path):
         with pytest.raises(UsageError, match=path.name):
             TrustAnchors.read(path)

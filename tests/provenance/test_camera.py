@@ -1,9 +1,6 @@
 """What EXIF says of the camera, and whether the small picture in the file still shows the photo."""
 
-from __future__ import annotations
-
 import io
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -12,13 +9,13 @@ from realdamage.provenance import read_provenance
 from realdamage.provenance.exif import read_exif
 
 
-def encode(image: Image.Image, quality: int) -> bytes:
+def encode(image, quality):
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
-def state(files: Any, shown: bytes, small: bytes, **options: Any) -> str:
+def state(files, shown, small, **options):
     """What is said of this thumbnail in this JPEG. orientation: in its EXIF."""
     orientation = {0x0112: bytes([options.pop("orientation", 1), 0])}
     structure = files.tiff(orientation, small=small)
@@ -26,7 +23,7 @@ def state(files: Any, shown: bytes, small: bytes, **options: Any) -> str:
     return read_provenance(shown[:2] + segment + shown[2:], **options).camera.thumbnail
 
 
-def test_a_thumbnail_matches_until_the_photo_is_edited(files: Any, photo_factory: Any) -> None:
+def test_a_thumbnail_matches_until_the_photo_is_edited(files, photo_factory):
     photo = Image.fromarray(photo_factory(240, 320, 0))
     small = photo.resize((160, 120), Image.Resampling.LANCZOS)
     wide = photo.crop((0, 30, 320, 210))
@@ -57,7 +54,7 @@ def test_a_thumbnail_matches_until_the_photo_is_edited(files: Any, photo_factory
     assert state(files, encode(photo, 90), encode(small, 60), orientation=6) == "matches"
 
 
-def test_the_pixel_limit_holds_for_thumbnail_and_photo(files: Any) -> None:
+def test_the_pixel_limit_holds_for_thumbnail_and_photo(files):
     plain, larger = files.plain_jpeg, files.picture("JPEG", 96, 64)
     assert state(files, plain, plain) == "matches"
     assert state(files, plain, plain, max_pixels=48 * 32 - 1) == "none"
@@ -67,7 +64,7 @@ def test_the_pixel_limit_holds_for_thumbnail_and_photo(files: Any) -> None:
     assert state(files, plain, larger, max_pixels=96 * 64 - 1) == "none"
 
 
-def test_facts_and_no_position(files: Any) -> None:
+def test_facts_and_no_position(files):
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0131] = "Apple", "iPhone 15\x1b[31m", "17.4"
     exif.get_ifd(0x8769).update({0x9003: "2026:01:31 12:30:00", 0x9011: "+02:00"})
@@ -82,7 +79,7 @@ def test_facts_and_no_position(files: Any) -> None:
     assert not read_provenance(files.jpeg((0xE1, exif.tobytes()))).camera.gps
 
 
-def test_broken_times_and_both_byte_orders(files: Any) -> None:
+def test_broken_times_and_both_byte_orders(files):
     assert read_exif(files.tiff({}, {0x9003: b"0000:00:00 noon   \x00"})).taken == ""
     for order in "<>":
         comment = {0x9286: b"ASCII\x00\x00\x00hello"}

@@ -1,10 +1,6 @@
 """The table of generators: each of its words is found as a word, and what editors and cameras write
 is not."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from realdamage.provenance import read_provenance
@@ -17,7 +13,7 @@ EDITORS = (
 COMMON = ("Gemini", "Flux Studios", "Sora", "Firefly", "Sophie Dalle", "豆包")
 
 
-def test_words_are_found_as_words() -> None:
+def test_words_are_found_as_words():
     for word in ("Midjourney", "stable diffusion", "gpt-image-2", "DALL·E", "即梦", "Sora 2"):
         for text in (word, word.upper(), f"made in {word}, v6", f"({word})"):
             assert find_generator(text) is not None, text
@@ -27,20 +23,18 @@ def test_words_are_found_as_words() -> None:
 
 
 @pytest.mark.parametrize("software", ["Gemini", "Firefly 8SE v1.2", "Imagen 2"])
-def test_software_of_a_name_that_others_bear_may_be_a_generator_no_more(
-    files: Any, software: str
-) -> None:
+def test_software_of_a_name_that_others_bear_may_be_a_generator_no_more(files, software):
     found = read_provenance(named(0x0131, software)(files))
     assert found.declared == "ai_possible"
     assert found.findings[0].phrases[0].template == "generator_maybe"
     assert find_generator(software, author=True) is None
 
 
-def named(tag: int, text: str) -> Any:
+def named(tag, text):
     return lambda f: f.exif_jpeg(f.tiff({tag: text.encode() + b"\x00"}))
 
 
-def credited(text: str) -> Any:
+def credited(text):
     return lambda f: f.xmp_jpeg(f"<photoshop:Credit>{text}</photoshop:Credit>")
 
 
@@ -60,13 +54,13 @@ CREATOR = "<dc:creator><rdf:Seq><rdf:li>Midjourney</rdf:li></rdf:Seq></dc:creato
         (lambda f: f.xmp_jpeg(CREATOR), "creator", "ai_generated"),
     ],
 )
-def test_names_in_files(files: Any, build: Any, field: str, declares: str) -> None:
+def test_names_in_files(files, build, field, declares):
     (found,) = read_provenance(build(files)).findings
     assert (found.form, found.declares) == ("generator_name", declares)
     assert found.fields["field"] == field
 
 
-def test_handwriting(files: Any) -> None:
+def test_handwriting(files):
     job = "a red cup --v 7 Job ID: 01234567-89ab-cdef-0123-456789abcdef"
     signature, artist = b"Signature: " + b"Ab3+" * 40, b"01234567-89ab-cdef-0123-456789abcdef\x00"
     signed, named = (
@@ -81,7 +75,7 @@ def test_handwriting(files: Any) -> None:
         assert [one.fields["generator"] for one in found] == generators
 
 
-def test_common_words_name_no_person_and_no_phone() -> None:
+def test_common_words_name_no_person_and_no_phone():
     assert [text for text in COMMON if find_generator(text, author=True)] == []
     for text in ("Google Gemini", "Gemini, Google Imagen", "grok-imagine-image"):
         found = find_generator(text)

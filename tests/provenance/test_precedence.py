@@ -1,16 +1,14 @@
 """The rule that makes one declaration of several findings, as a table."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import pytest
 
 from realdamage.provenance import Finding
-from realdamage.provenance.precedence import Declared, conflicts, in_order
+from realdamage.provenance.precedence import conflicts, in_order
 
 
-def finding(form: str, declares: Declared, code: str = "") -> Finding:
+def finding(form, declares, code=""):
     return Finding(form, declares, "XMP", {"digital_source_type": code} if code else {}, "")
 
 
@@ -36,7 +34,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("findings", "declared", "notes"), TABLE)
-def test_the_rule(findings: str, declared: str, notes: int) -> None:
+def test_the_rule(findings, declared, notes):
     for order in permutations(findings.split()):
         found = in_order([finding(*one.split(":")) for one in order])
         assert [one.declares for one in found][:1] == ([declared] if found else [])

@@ -1,12 +1,6 @@
 """Tables of predictions, and a model file that calls a photo synthetic by its redness, with photos
 for it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,15 +9,13 @@ from realdamage.core.detector import Detector
 from realdamage.core.policy import Policy
 from realdamage.evaluation.predictions import predictions_table
 
-Predictions = Callable[..., pd.DataFrame]
-
 
 @pytest.fixture(scope="session")
-def predictions() -> Predictions:
+def predictions():
     """`predictions(label=[…], score=[…], …)`: a table of predictions with these columns, empty
     otherwise."""
 
-    def make(**columns: Any) -> pd.DataFrame:
+    def make(**columns):
         files = [f"photo{i}.jpg" for i in range(len(columns["label"]))]
         return predictions_table(pd.DataFrame({"file_name": files, **columns}))
 
@@ -31,10 +23,10 @@ def predictions() -> Predictions:
 
 
 @pytest.fixture(scope="session")
-def judge() -> Callable[..., pd.DataFrame]:
+def judge():
     """`judge(rows)`: with the outcomes of thresholds at -2 and +2, and the probabilities."""
 
-    def judged(rows: pd.DataFrame) -> pd.DataFrame:
+    def judged(rows):
         score = rows["score"]
         outcome = np.select([score >= 2, score <= -2], ["synthetic", "real"], "review")
         reasons = np.where(outcome == "review", "between_thresholds", "")
@@ -45,7 +37,7 @@ def judge() -> Callable[..., pd.DataFrame]:
 
 
 @pytest.fixture(scope="session")
-def judged(predictions: Predictions, judge: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+def judged(predictions, judge):
     """100 really damaged photos, three of them accused, and 100 edits: 60 found, 30 for review, 10
     missed."""
     rows = predictions(
@@ -61,7 +53,7 @@ def judged(predictions: Predictions, judge: Callable[..., pd.DataFrame]) -> pd.D
 
 
 @pytest.fixture(scope="session")
-def policy() -> Policy:
+def policy():
     """The thresholds of `judge`."""
     used = {"real": 300, "damaged": 110, "synthetic": 200}
     return Policy(
@@ -70,7 +62,7 @@ def policy() -> Policy:
 
 
 @pytest.fixture(scope="session")
-def red(save_red_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Detector:
+def red(save_red_model, tmp_path_factory):
     """A detector without thresholds."""
     path = tmp_path_factory.mktemp("red") / "red.onnx"
     return Detector.load(save_red_model(path, calibration=None, policy=None), threads=1)

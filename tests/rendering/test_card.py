@@ -4,10 +4,8 @@ of another model."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,9 +25,6 @@ from realdamage.evaluation.predictions import clean, write_predictions
 from realdamage.evaluation.slices import json_records, robustness_table, slice_table
 from realdamage.rendering.card import CardInputs, card_text, named_folders
 from realdamage.rendering.markdown import read_folds
-
-Predictions = Callable[..., pd.DataFrame]
-Judge = Callable[..., pd.DataFrame]
 
 GUARANTEE = Guarantee(
     delta=0.05,
@@ -62,15 +57,15 @@ class Desk:
     promised: Policy
 
     @property
-    def test(self) -> Path:
+    def test(self):
         return self.root / "test"
 
-    def changed(self, **values: Any) -> Path:
+    def changed(self, **values):
         data, metadata, _ = read_model_file(self.model)
         write_model_file(self.root / "changed.onnx", data, replace(metadata, **values))
         return self.root / "changed.onnx"
 
-    def evaluate(self, rows: pd.DataFrame, name: str, **run: Any) -> Path:
+    def evaluate(self, rows, name, **run):
         graph = read_model_file(self.model)[2]
         rows = rows.assign(graph_sha256=graph)
         folder = self.root / name
@@ -87,18 +82,12 @@ class Desk:
         (folder / "metrics.json").write_text(json.dumps(metrics))
         return folder
 
-    def card(self, folder: Path, model: Path | None = None, **inputs: Any) -> str:
+    def card(self, folder, model=None, **inputs):
         return card_text(CardInputs(model or self.model, {folder.name: folder}, **inputs))
 
 
 @pytest.fixture(scope="module")
-def desk(
-    tmp_path_factory: pytest.TempPathFactory,
-    save_red_model: Callable[..., Path],
-    predictions: Predictions,
-    judge: Judge,
-    policy: Policy,
-) -> Desk:
+def desk(tmp_path_factory, save_red_model, predictions, judge, policy):
     """120 really damaged photos, two of them accused, and 100 edits: half by a codec that the model
     hardly sees, half by a deployed generator, of which 40 are found, and 4 by a generator of too
     few photos."""
@@ -119,21 +108,21 @@ def desk(
     return made
 
 
-def lines_with(card: str, *texts: str) -> list[str]:
+def lines_with(card, *texts):
     return [line for line in card.splitlines() if all(text in line for text in texts)]
 
 
-def section(card: str, title: str) -> str:
+def section(card, title):
     return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def share(n: int, of: int) -> str:
+def share(n, of):
     low = beta.ppf(0.025, n, of - n + 1) if n else 0.0
     high = beta.ppf(0.975, n + 1, of - n) if n < of else 1.0
     return f"{100 * n / of:.1f}% ({100 * low:.1f}% to {100 * high:.1f}%)"
 
 
-def test_a_card_says_what_the_artefacts_hold(desk: Desk) -> None:
+def test_a_card_says_what_the_artefacts_hold(desk):
     card, rows = desk.card(desk.test), desk.photos
     first = card.splitlines()[0]
     assert "1 deployed generator (FLUX.1;" in first
@@ -153,7 +142,7 @@ def test_a_card_says_what_the_artefacts_hold(desk: Desk) -> None:
     assert "α = 3.0%" in section(card, "Calibration and policy")
 
 
-def test_a_demonstration_and_a_missing_guarantee_are_said_first(desk: Desk) -> None:
+def test_a_demonstration_and_a_missing_guarantee_are_said_first(desk):
     worst = WorstSource("phones", 30, 1, 9, statement="phones is the worst of 4 sources.")
     policy = replace(desk.promised, guarantee=None, worst_source=worst)
     card = desk.card(desk.test, desk.changed(policy=policy, demo=True))
@@ -163,7 +152,7 @@ def test_a_demonstration_and_a_missing_guarantee_are_said_first(desk: Desk) -> N
     assert lines_with(found, "| sources | phones is the worst of 4")
 
 
-def test_false_alarms_by_source_and_what_it_cannot_do(desk: Desk, judge: Judge) -> None:
+def test_false_alarms_by_source_and_what_it_cannot_do(desk, judge):
     rows = desk.photos
     # 30 of the real photos are phones': the two that are accused and 28 of those in between;
     # three are of tiny shops.
@@ -193,9 +182,7 @@ def test_false_alarms_by_source_and_what_it_cannot_do(desk: Desk, judge: Judge) 
     assert "## False alarms by source" not in desk.card(desk.evaluate(without, "uncalibrated"))
 
 
-def test_the_training_set_is_counted_when_it_is_the_one(
-    desk: Desk, predictions: Predictions, tmp_path: Path
-) -> None:
+def test_the_training_set_is_counted_when_it_is_the_one(desk, predictions, tmp_path):
     made = predictions(
         label=["real"] * 8 + ["synthetic"] * 5,
         generator=[""] * 8 + ["FLUX.1", "FLUX.1", "SD 3", "taesd", "FLUX.1"],
@@ -222,7 +209,7 @@ def test_the_training_set_is_counted_when_it_is_the_one(
     assert refused.value.code == "another_training_set"
 
 
-def folds(**changes: Any) -> pd.DataFrame:
+def folds(**changes):
     figures = {
         "one": (0.9, 0.99, 0.5, ""),
         "<b>two": (0.7, 0.85, 0.1, ""),
@@ -237,7 +224,7 @@ def folds(**changes: Any) -> pd.DataFrame:
     return made.assign(**changes)
 
 
-def test_folds_are_the_figure_to_expect_and_honest_photos_come_first(desk: Desk) -> None:
+def test_folds_are_the_figure_to_expect_and_honest_photos_come_first(desk):
     path = desk.root / "folds.csv"
     shop = {"column": "source", "left_out": "shop-x", "n_real": 40, "auroc": 0.75}
     judged = pd.DataFrame([folds().iloc[0].to_dict() | shop]).assign(
@@ -265,7 +252,7 @@ def test_folds_are_the_figure_to_expect_and_honest_photos_come_first(desk: Desk)
     assert commands[4].startswith("realdamage card ")
 
 
-def test_what_a_card_cannot_be_written_from_is_refused(desk: Desk) -> None:
+def test_what_a_card_cannot_be_written_from_is_refused(desk):
     of_other = desk.evaluate(desk.photos, "other", graph_sha256="e" * 64)
     of_checkpoint = desk.evaluate(desk.photos, "checkpoint", graph_sha256="")
     for folder in (of_other, of_checkpoint):
@@ -285,7 +272,7 @@ def test_what_a_card_cannot_be_written_from_is_refused(desk: Desk) -> None:
         card_text(CardInputs(desk.model, {}))
 
 
-def test_names_of_a_user_are_never_markup(desk: Desk) -> None:
+def test_names_of_a_user_are_never_markup(desk):
     hostile = "<img src=x>|**[a](b)`\n# c"
     rows = desk.photos.replace(dict.fromkeys(("Nano Banana", "gemini-imagen", "shop"), hostile))
     training = {**TRAINING, "experiment": hostile}
@@ -307,8 +294,8 @@ def test_names_of_a_user_are_never_markup(desk: Desk) -> None:
 
 
 def test_the_command_writes_next_to_the_model_or_prints_or_writes_nothing(
-    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    desk, capsys, monkeypatch
+):
     monkeypatch.chdir(desk.root)
     written = desk.model.with_suffix(".md")
     command = ["card", desk.model.name]

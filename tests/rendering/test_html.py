@@ -1,27 +1,20 @@
 """The pages hold the right numbers, name what is missing, show the worst photos, and treat no name
 as markup."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io
 import json
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 from scipy.stats import beta
 
 from realdamage.commands.cli import main
-from realdamage.core.detector import Detector
 from realdamage.data.audit import audit
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.predictions import score_manifest, write_predictions
@@ -36,23 +29,20 @@ from realdamage.rendering.html import (
 )
 from realdamage.rendering.report import (
     EXAMPLES,
-    Report,
     build_report,
     reliability,
     worst_false_alarms,
     worst_misses,
 )
 
-Predictions = Callable[..., pd.DataFrame]
-
 HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def report_of(red: Detector) -> Callable[..., Report]:
+def report_of(red):
     """`report_of(table, …)`: its report by an uncalibrated model, with more values of metrics."""
 
-    def made(table: pd.DataFrame, manifest: Manifest | None = None, **metrics: Any) -> Report:
+    def made(table, manifest=None, **metrics):
         found = photo_metrics(table, threshold=0.5, n_boot=20)
         found["slices"] = {"kind": json_records(slice_table(table, ["kind"], n_boot=20))}
         return build_report((table, found | metrics), red, manifest=manifest)
@@ -60,25 +50,23 @@ def report_of(red: Detector) -> Callable[..., Report]:
     return made
 
 
-def text_of(page: str) -> str:
+def text_of(page):
     """What a reader sees."""
     body = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
-def images(page: str) -> list[str]:
+def images(page):
     return re.findall(r'<img src="([^"]*)"', page)
 
 
-def statistic(page: str, key: str) -> str:
+def statistic(page, key):
     found = re.search(rf'data-key="{re.escape(key)}">(.*?)\n\n', page, flags=re.DOTALL)
     assert found, key
     return text_of(found[1])
 
 
-def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
-    judged: pd.DataFrame, report_of: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(judged, report_of, tmp_path):
     report = report_of(judged)
     page, values = write_report(tmp_path, report).read_text(), report.values
     headlines = {row["key"]: row for row in values["headlines"]}
@@ -103,9 +91,7 @@ def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
     assert not re.search(r"\b(NaN|nan|Undefined)\b", text_of(page))
 
 
-def test_names_of_a_user_are_never_markup(
-    judged: pd.DataFrame, report_of: Callable[..., Report]
-) -> None:
+def test_names_of_a_user_are_never_markup(judged, report_of):
     table = judged.replace({"Nano Banana": HOSTILE, "ai_region": "ai_whole"})
     table = table.assign(file_name=HOSTILE + table["file_name"], family="", source='"><b>')
     row = {"perturbation": HOSTILE, "n": 200, "auroc": 0.5, "note": HOSTILE}
@@ -123,9 +109,7 @@ def test_names_of_a_user_are_never_markup(
     assert "B is better in" in text_of(page)
 
 
-def test_bins_count_every_photo_and_missing_curves_say_why(
-    judged: pd.DataFrame, report_of: Callable[..., Report]
-) -> None:
+def test_bins_count_every_photo_and_missing_curves_say_why(judged, report_of):
     bins = reliability(judged)
     assert bins["n"].sum() == 200
     assert (bins["n"] * bins["observed"]).sum() == pytest.approx(100)
@@ -134,9 +118,7 @@ def test_bins_count_every_photo_and_missing_curves_say_why(
     assert text_of(report_page(report_of(few))).count("Not drawn. Too few photos") == 2
 
 
-def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
-    predictions: Predictions,
-) -> None:
+def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(predictions):
     table = predictions(
         label=["real"] * 40 + ["synthetic"] * 30,
         kind=["damaged"] * 20 + ["annotated"] * 20 + ["ai_region"] * 20 + ["pasted"] * 10,
@@ -153,12 +135,10 @@ def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
 
 
 @pytest.fixture
-def evaluated(
-    red: Detector, write_photos: Callable[..., Manifest]
-) -> tuple[Manifest, pd.DataFrame]:
+def evaluated(red, write_photos):
     """Six real photos, one of them red, six edits, one of them pale, and what the red network made
     of them."""
-    rows: list[dict[str, Any]] = []
+    rows = []
     for i, value in enumerate((60, 70, 80, 90, 100, 250)):
         name = "accused.png" if value == 250 else f"real{i}.png"
         rows.append({"file_name": name, "label": "real", "kind": "damaged", "red": value})
@@ -170,9 +150,7 @@ def evaluated(
     return manifest, score_manifest(red, manifest)[0]
 
 
-def test_photos_that_changed_or_cannot_be_read_are_not_shown(
-    evaluated: tuple[Manifest, pd.DataFrame], report_of: Callable[..., Report]
-) -> None:
+def test_photos_that_changed_or_cannot_be_read_are_not_shown(evaluated, report_of):
     manifest, predictions = evaluated
     photos = manifest.root
     Image.new("RGB", (64, 64)).save(photos / "accused.png")
@@ -186,9 +164,7 @@ def test_photos_that_changed_or_cannot_be_read_are_not_shown(
     assert report_page(report).count('alt="the photo"') == 12 - 3
 
 
-def test_photos_that_two_models_order_differently_are_found_on_any_scale(
-    judged: pd.DataFrame, judge: Callable[..., pd.DataFrame]
-) -> None:
+def test_photos_that_two_models_order_differently_are_found_on_any_scale(judged, judge):
     score = judged["score"] + np.linspace(0, 0.1, 200)
     a = judge(judged.assign(score=score))
     # On another scale B moves one fake from the bottom to the top, and one real photo from the
@@ -201,9 +177,7 @@ def test_photos_that_two_models_order_differently_are_found_on_any_scale(
     assert (first["rank"], first["rank_b"]) == pytest.approx((1 / 200, 1.0))
 
 
-def test_a_comparison_shows_the_photos_where_they_are_found(
-    evaluated: tuple[Manifest, pd.DataFrame], tmp_path: Path
-) -> None:
+def test_a_comparison_shows_the_photos_where_they_are_found(evaluated, tmp_path):
     manifest, predictions = evaluated
     page, folder, photos = tmp_path / "compare.html", tmp_path / "a", manifest.root
     write_predictions(folder / "predictions.csv", predictions)
@@ -220,9 +194,7 @@ def test_a_comparison_shows_the_photos_where_they_are_found(
     assert len(images(page.read_text())) == 12
 
 
-def test_an_audit_page_shows_problems_and_pictures_and_loads_nothing(
-    write_set: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_an_audit_page_shows_problems_and_pictures_and_loads_nothing(write_set, tmp_path):
     """Of synthetic photos with a source of their own, one group in two splits, and a mask that
     marks nothing."""
     root = write_set(tmp_path / "set", 8)

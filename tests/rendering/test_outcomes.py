@@ -1,14 +1,9 @@
 """The table of what happens to 1,000 photos counts every photo once, by what is known of the
 generators."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 from scipy.stats import beta
@@ -17,11 +12,11 @@ from realdamage.data.vocabulary import CODECS
 from realdamage.rendering.outcomes import COLUMNS, generator_counts, outcome_cells, outcomes
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipe"
-TRAINED: Mapping[str, Any] = {"generators": ["A", "D"]}
+TRAINED = {"generators": ["A", "D"]}
 
 
 @pytest.fixture(scope="module")
-def photos(predictions: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+def photos(predictions):
     """40 really damaged and 60 other real photos; 30 fakes by A, 50 by B, 10 by a codec, 10 pasted.
 
     Called synthetic are one damaged photo, five other real ones, and half of A's and a tenth of B's
@@ -46,7 +41,7 @@ def photos(predictions: Callable[..., pd.DataFrame]) -> pd.DataFrame:
     )
 
 
-def test_fakes_are_counted_by_what_the_model_was_trained_on(photos: pd.DataFrame) -> None:
+def test_fakes_are_counted_by_what_the_model_was_trained_on(photos):
     found = outcomes(photos, generator_counts(photos, TRAINED))
     counts = [(row["n"], row["real"], row["review"], row["synthetic"]) for row in found.rows]
     assert counts == [
@@ -66,7 +61,7 @@ def test_fakes_are_counted_by_what_the_model_was_trained_on(photos: pd.DataFrame
     assert [row["n"] for row in by_kind.rows] == [40, 60, 90, 10]
 
 
-def test_few_photos_have_no_rate_and_missing_ones_a_row(photos: pd.DataFrame) -> None:
+def test_few_photos_have_no_rate_and_missing_ones_a_row(photos):
     few = photos[(photos["kind"] != "damaged") & (photos["generator"] != "B")]
     found = outcomes(few, generator_counts(few, TRAINED))
     cells = outcome_cells(found.rows)
@@ -75,9 +70,7 @@ def test_few_photos_have_no_rate_and_missing_ones_a_row(photos: pd.DataFrame) ->
     assert cells[2][1:] == ("30", "0 (0)", "500 (15)", "500 (15)")
 
 
-def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(
-    predictions: Callable[..., pd.DataFrame],
-) -> None:
+def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(predictions):
     table = predictions(
         label=["synthetic"] * 6,
         kind=["ai_whole", "ai_whole", "ai_region", "ai_region", "pasted", "ai_whole"],
@@ -96,7 +89,7 @@ def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(
     assert generator_counts(table, {})[0].trained_on is None
 
 
-def test_the_codecs_of_the_rule_are_those_of_the_recipes() -> None:
+def test_the_codecs_of_the_rule_are_those_of_the_recipes():
     for name in ("codecs", "reference"):
         recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["recipe"]["generators"]
         for generator, values in recipe.items():

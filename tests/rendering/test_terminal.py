@@ -1,8 +1,6 @@
 """What the commands print holds the same figures as the files, with a reason where one is
 missing."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -15,13 +13,13 @@ from realdamage.rendering import terminal, words
 from realdamage.rendering.report import headlines
 
 
-def row(text: str, start: str) -> list[str]:
+def row(text, start):
     """The words of the line that starts so."""
     [line] = [line for line in text.splitlines() if line.startswith(start)]
     return line.removeprefix(start).split()
 
 
-def test_an_evaluation_prints_its_figures_and_reasons(judged: pd.DataFrame) -> None:
+def test_an_evaluation_prints_its_figures_and_reasons(judged):
     judged = judged.replace({"generator": {"Nano Banana": "[bold]x[/bold]"}})
     metrics = photo_metrics(judged, threshold=0.0, n_boot=20)
     blurred = judged.assign(perturbation="blur", score=judged["score"] * 0.5)
@@ -38,7 +36,7 @@ def test_an_evaluation_prints_its_figures_and_reasons(judged: pd.DataFrame) -> N
     assert f"{perturbed[1]['auroc']:.3f}" in row(text, "blur")
 
 
-def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> None:
+def test_costs_and_the_queue_print_what_was_computed(judged):
     report = cost_report(judged, Costs(0.02, 60.0, 4.0, 150.0))
     text = terminal.render("costs", report=report)
     for way in report.ways:
@@ -50,6 +48,6 @@ def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> No
     assert row(text, f"   1  {first['claim_id']}")[1] == f"{first['probability']:.4f}"
 
 
-def test_what_claims_print_needs_no_pandas() -> None:
+def test_what_claims_print_needs_no_pandas():
     code = "import sys, realdamage.rendering.terminal; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,10 +1,5 @@
 """A model, photos to judge, and the rows of a run."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,15 +9,15 @@ from realdamage.scale import Judge
 
 
 @pytest.fixture
-def model(save_red_model: Callable[..., Path], tmp_path: Path) -> Judge:
+def model(save_red_model, tmp_path):
     return Judge(save_red_model(tmp_path / "red.onnx"), threads=1)
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Callable[[int], list[str]]:
+def photos(tmp_path):
     """`photos(5)`: paths of photos, each redder than the one before."""
 
-    def write(count: int) -> list[str]:
+    def write(count):
         (tmp_path / "photos").mkdir()
         paths = [tmp_path / "photos" / f"{index:03d}.png" for index in range(count)]
         for index, path in enumerate(paths):
@@ -35,6 +30,6 @@ def photos(tmp_path: Path) -> Callable[[int], list[str]]:
 
 
 @pytest.fixture
-def rows() -> Callable[[Path], pd.DataFrame]:
+def rows():
     """The table in a folder of parts, without the times."""
     return lambda folder: pd.read_parquet(folder).drop(columns="ms")

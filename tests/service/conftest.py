@@ -1,69 +1,58 @@
 """A service in this very process, with a network that sees redness, and photos as callers send
 them."""
 
-from __future__ import annotations
-
 import io
+import os
+import runpy
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.core.policy import Calibration, Policy
 from realdamage.core.tiles import PixelSpec
 from realdamage.service.app import create_app
-from realdamage.service.routes import Service
+from realdamage.service.auth import hash_key
 from realdamage.service.settings import Settings
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
+
+@pytest.fixture(scope="module", autouse=True)
+def processes_without_ocr(tmp_path_factory):
+    """As `without_ocr`, for the services that tests start as processes."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['rapidocr'] = None\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(scope="session")
-def write_model(save_red_model: Callable[..., Path]) -> Callable[..., Path]:
-    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean
-    blue) / 16."""
-
-    def write(path: Path, t_synthetic: float = 1.0, model_version: str = "test-1") -> Path:
-        return save_red_model(
-            path,
-            pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=640),
-            calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
-            policy=Policy(
-                t_synthetic=t_synthetic,
-                t_real=-1.0,
-                fpr=0.01,
-                miss=0.05,
-                negatives="damaged",
-                photos={"real": 30},
-            ),
-            model_version=model_version,
-        )
-
-    return write
+def write_model(save_red_model):
+    """`write_model(path, model_version="test-2")`: evidence = (mean red - mean blue) / 16."""
+    spec = PixelSpec(tile=32, patch=16, overlap=16, max_side=640)
+    return partial(save_red_model, pixel_spec=spec)
 
 
 @pytest.fixture(scope="session")
-def model_file(write_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_file(write_model, tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "red.onnx")
 
 
 @pytest.fixture
-def serve(model_file: Path) -> Iterator[Serve]:
+def serve(model_file):
     """`serve(max_photos=2, …)`: a client of a started service with these settings; stopped at
     the test's end."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> TestClient:
+        def start(**settings):
             # The deadline is for busy machines.
             fixed = {"model": model_file, "threads": 1, "workers": 2, "deadline": 200}
             app = create_app(Settings(**{**fixed, **settings}))
@@ -74,18 +63,11 @@ def serve(model_file: Path) -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="session")
-def encode() -> Encode:
+def encode():
     """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red
     rectangle if asked."""
 
-    def make(
-        form: str = "JPEG",
-        *,
-        red: bool = False,
-        size: tuple[int, int] = (96, 64),
-        seed: int = 0,
-        noise: float = 6,
-    ) -> bytes:
+    def make(form="JPEG", *, red=False, size=(96, 64), seed=0, noise=6):
         width, height = size
         rgb = np.random.default_rng(seed).normal((80, 100, 144), noise, (height, width, 3))
         if red:
@@ -97,11 +79,69 @@ def encode() -> Encode:
     return make
 
 
+class Shop:
+    """A service with a store, called with the key of each name, or without keys."""
+
+    def __init__(self, client, encode, names):
+        self.client, self._encode = client, encode
+        self.keys = {name: _key(name) for name in names}
+        self.service = client.app.state.service
+
+    def call(self, method, path, by="shop", **options):
+        """path: below /v1, or whole. by: whose key; without one where nobody has that name."""
+        headers = {"X-API-Key": self.keys[by]} if by in self.keys else {}
+        path = path if path.startswith("/") else f"/v1/{path}"
+        return self.client.request(method, path, headers=headers, **options)
+
+    def claim(self, claim_id, by="shop", *, seed=0, **fields):
+        """The answer to a claim of one photo, which is kept."""
+        data = {"keep": "true", "claim_id": claim_id, **fields}
+        return self.call("POST", "claims", by, files=self.photos(seed), data=data)
+
+    def photos(self, *seeds, field="photos"):
+        """Files of a form; nearly without noise, so that comparisons find little to do."""
+        photos = [self._encode(size=(320, 240), noise=1, seed=seed) for seed in seeds]
+        return [(field, (f"{seed}.jpg", one)) for seed, one in zip(seeds, photos, strict=True)]
+
+
+def _key(name):
+    return f"{name}-" + "k" * 32
+
+
+@pytest.fixture
+def open_shop(serve, encode, tmp_path, database_url):
+    """`open_shop(roles={"shop": "", "ana": "reviewer"}, …)`: a `Shop` with these keys, and with
+    these settings."""
+
+    def start(roles=MappingProxyType({}), **settings):
+        lines = [f"{hash_key(_key(name), name)} {role}" for name, role in roles.items()]
+        place = {"store": tmp_path / "store", "database": database_url}
+        client = serve(api_key_hashes=",".join(lines), **{**place, **settings})
+        return Shop(client, encode, tuple(roles))
+
+    return start
+
+
+@pytest.fixture
+def start_process(tmp_path):
+    """`start_process("--model", …)`: a `Process` of tests/serving.py in an empty folder."""
+    process = runpy.run_path(str(Path(__file__).parents[1] / "serving.py"))["Process"]
+    with ExitStack() as stack:
+
+        def start(*options, **given):
+            (tmp_path / "cwd").mkdir(exist_ok=True)
+            started = process(*map(str, options), cwd=tmp_path / "cwd", **given)
+            stack.callback(started.kill)
+            return started
+
+        yield start
+
+
 @pytest.fixture(scope="session")
-def wait_until() -> Callable[[Callable[[], object]], None]:
+def wait_until():
     """`wait_until(condition)`: until it is true, at most two minutes."""
 
-    def wait(condition: Callable[[], object]) -> None:
+    def wait(condition):
         end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end
@@ -111,12 +151,12 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
 
 
 @pytest.fixture(scope="session")
-def held() -> Callable[[TestClient], AbstractContextManager[None]]:
+def held():
     """`with held(client):` the network of the service waits until the block ends."""
 
     @contextmanager
-    def hold(client: TestClient) -> Iterator[None]:
-        service: Service = client.app.state.service  # type: ignore[attr-defined]
+    def hold(client):
+        service = client.app.state.service
         shared, gate = service.loaded_model().scorer, threading.Event()
         scorer = shared._scorer
         shared._scorer = lambda tiles: (gate.wait(10), scorer(tiles))[1]
@@ -130,10 +170,10 @@ def held() -> Callable[[TestClient], AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="session")
-def trial() -> Callable[[str], Any]:
+def trial():
     """`trial("hostile_photos")`: the module of tests/trials."""
 
-    def load(name: str) -> Any:
+    def load(name):
         path = Path(__file__).parents[1] / "trials" / f"{name}.py"
         spec = spec_from_file_location(name, path)
         assert spec is not None

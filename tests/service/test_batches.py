@@ -1,31 +1,22 @@
 """Many claims in one request: which photos belong together, and archives made to harm."""
 
-from __future__ import annotations
-
 import io
 import random
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from realdamage.claims.policy import PhotoRules
 from realdamage.service.batches import read_batch
 from realdamage.service.schemas import BatchForm, Refusal, Upload
 from realdamage.service.settings import Settings
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
-Wait = Callable[[Callable[[], object]], None]
 SIZE = (320, 240)
 SETTINGS = Settings(max_batch_photos=20, max_batch_bytes=100_000, max_photo_bytes=50_000)
 
 
-def packed(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def packed(files, method=zipfile.ZIP_DEFLATED):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", method) as archive:
         for name, content in files.items():
@@ -33,7 +24,7 @@ def packed(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
     return data.getvalue()
 
 
-def claims_in(form: BatchForm) -> dict[str, tuple[list[str], ...]]:
+def claims_in(form):
     """The names of the photos and of the listing photos of each claim, by its order."""
     batch = read_batch(form, SETTINGS, PhotoRules(at_most=18))
     found = {
@@ -44,7 +35,7 @@ def claims_in(form: BatchForm) -> dict[str, tuple[list[str], ...]]:
     return found
 
 
-def of_zip(data: bytes) -> dict[str, tuple[list[str], ...]]:
+def of_zip(data):
     return claims_in(BatchForm(archive=[Upload("a.zip", data)]))
 
 
@@ -54,31 +45,26 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_a_folder_is_a_claim_and_so_is_a_group_of_names(is_zip: bool) -> None:
+def test_a_folder_is_a_claim_and_so_is_a_group_of_names():
     unseen = ("__MACOSX/set/A-1/._1.jpg", "set/.DS_Store", "set/A-1/")
-    if is_zip:
-        found = of_zip(packed(dict.fromkeys([*NAMES, *unseen, "set/notes.txt"], b"x")))
-    else:
-        found = claims_in(BatchForm(photos=[Upload(name, b"x") for name in (*NAMES, unseen[1])]))
-    assert found == {
+    zipped = of_zip(packed(dict.fromkeys([*NAMES, *unseen, "set/notes.txt"], b"x")))
+    photos = BatchForm(photos=[Upload(name, b"x") for name in (*NAMES, unseen[1])])
+    assert zipped == claims_in(photos)
+    assert zipped == {
         "A-1": (["1.jpg", "2.jpg"], ["s.jpg"]),
         "订单2": (["x.png"], ["listing_1.png"]),
         "B": (["B_1.jpg", "B_2.jpg"], ["B_listing1.jpg"]),
         "single": (["single.webp"], []),
     }
-
-
-def test_a_name_of_chinese_windows_is_read() -> None:
-    gbk = "订单/照片.jpg".encode("gbk")
+    gbk = "订单/照片.jpg".encode("gbk")  # as Chinese Windows writes it
     data = packed({"d" * len(gbk): b"x"}).replace(b"d" * len(gbk), gbk)
     assert of_zip(data) == {"订单": (["照片.jpg"], [])}
 
 
-def test_an_id_is_the_folders_name_or_made_of_it() -> None:
+def test_an_id_is_the_folders_name_or_made_of_it():
     files = [Upload("A-1/1.jpg", b"x"), Upload("订单2/1.jpg", b"x"), Upload("=x/1.jpg", b"x")]
 
-    def ids() -> list[str | None]:
+    def ids():
         return [
             one.claim_id
             for one in read_batch(BatchForm(photos=files), SETTINGS, PhotoRules()).forms
@@ -90,14 +76,14 @@ def test_an_id_is_the_folders_name_or_made_of_it() -> None:
     assert first == ids(), "so that a batch that is sent again makes no second claims"
 
 
-def encrypted(data: bytes) -> bytes:
+def encrypted(data):
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = data.index(signature) + offset
         data = data[:at] + bytes([data[at] | 1]) + data[at + 1 :]
     return data
 
 
-def link() -> bytes:
+def link():
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         info = zipfile.ZipInfo("A/1.jpg")
@@ -106,12 +92,12 @@ def link() -> bytes:
     return data.getvalue()
 
 
-def spoilt(data: bytes) -> bytes:
+def spoilt(data):
     at = data.index(b"content")
     return data[:at] + b"CONTENT" + data[at + 7 :]
 
 
-def understated() -> bytes:
+def understated():
     """A bomb that says it holds 9 bytes."""
     size = 40_000
     data = packed({f"A/{number}.jpg": bytes(size) for number in range(8)})
@@ -122,9 +108,7 @@ def understated() -> bytes:
     ("data", "code"),
     [
         (b"no zip at all", "archive_unreadable"),
-        (b"", "archive_unreadable"),
         (packed({}), "batch_empty"),
-        (packed({"../../A/1.jpg": b"x"}), "batch_path"),
         (packed({"A\\..\\..\\1.jpg": b"x"}), "batch_path"),
         (link(), "batch_path"),
         (encrypted(packed({"A/1.jpg": b"x"})), "archive_encrypted"),
@@ -141,14 +125,14 @@ def understated() -> bytes:
         (packed({f"A/{number}.jpg": b"x" for number in range(19)}), "too_many_photos"),
     ],
 )
-def test_an_archive_made_to_harm_is_refused(data: bytes, code: str) -> None:
+def test_an_archive_made_to_harm_is_refused(data, code):
     with pytest.raises(Refusal) as caught:
         of_zip(data)
     assert caught.value.code == code
     assert caught.value.status_code in (413, 422)
 
 
-def test_mutants_of_a_zip_are_read_or_refused() -> None:
+def test_mutants_of_a_zip_are_read_or_refused():
     draw = random.Random(7)
     data = packed({"A/1.jpg": b"x" * 300, "A/listing/2.jpg": b"y", "B_1.png": b"z"})
     counts = {"read": 0, "refused": 0}
@@ -164,23 +148,26 @@ def test_mutants_of_a_zip_are_read_or_refused() -> None:
     assert min(counts.values()) > 0
 
 
-def test_a_batch_becomes_cases(
-    serve: Serve, encode: Encode, tmp_path: Path, wait_until: Wait
-) -> None:
+def test_a_batch_becomes_cases(serve, encode, tmp_path, wait_until):
     client = serve(store=tmp_path / "store")
     photos = {name: encode(size=SIZE, seed=seed) for seed, name in enumerate(("A/1.jpg", "B.jpg"))}
     zipped = packed({**photos, "C/1.jpg": b"no photo", "read.me": b""})
 
-    def send(**fields: str) -> Any:
+    def send(**fields):
         sent = [("archive", ("claims.zip", zipped))]
         answer = client.post("/v1/batches", files=sent, data=fields)
         assert answer.status_code == 202, answer.text
         return answer.json()
 
-    def jobs(batch: Any) -> dict[str, Any]:
+    def jobs(batch):
         found = [client.get(one["url"]).json() for one in batch["claims"]]
         return {one["claim_id"]: one for one in found}
 
+    damaged = packed({"A/1.jpg": encode(), "B/1.jpg": b"content"}, zipfile.ZIP_STORED)
+    refused = client.post("/v1/batches", files=[("archive", ("a.zip", spoilt(damaged)))])
+    assert refused.json()["error"]["code"] == "archive_damaged"
+    assert client.get("/v1/claims").json()["total"] == 0, "all or nothing"
+    assert list((tmp_path / "store" / "jobs").iterdir()) == []
     batch = send(merchant="North Shop")
     assert batch["ignored"] == ["read.me"]
     wait_until(lambda: all(one["status"] != "running" for one in jobs(batch).values()))
@@ -197,14 +184,3 @@ def test_a_batch_becomes_cases(
     assert (empty.status_code, empty.json()["error"]["code"]) == (422, "missing_field")
     too_long = client.post("/v1/batches", content=b"", headers={"Content-Length": "9999999999"})
     assert too_long.status_code == 413
-
-
-def test_nothing_is_accepted_of_a_batch_with_one_damaged_photo(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
-    client = serve(store=tmp_path / "store")
-    zipped = packed({"A/1.jpg": encode(), "B/1.jpg": b"content"}, zipfile.ZIP_STORED)
-    refused = client.post("/v1/batches", files=[("archive", ("a.zip", spoilt(zipped)))])
-    assert refused.json()["error"]["code"] == "archive_damaged"
-    assert client.get("/v1/claims").json()["total"] == 0
-    assert list((tmp_path / "store" / "jobs").iterdir()) == []

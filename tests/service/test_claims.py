@@ -1,18 +1,11 @@
 """POST /v1/claims and what is stored of a claim: nothing unless asked, and everything gone when
 it should be."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from realdamage.claims import ClaimPolicy, judge_claim, verify_evidence
@@ -22,31 +15,27 @@ from realdamage.core.model_file import read_model_file, with_metadata
 from realdamage.service.auth import hash_key
 from realdamage.service.store import ClaimStore
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
-SIZE = (640, 480)
+SIZE = (320, 240)
 
 
-def post(
-    client: TestClient, photos: list[bytes], listings: list[bytes] | None = None, **fields: str
-) -> Any:
+def post(client, photos, listings=None, **fields):
     files = [("photos", (f"photo-{n}.jpg", data)) for n, data in enumerate(photos)]
     files += [("listings", (f"listing-{n}.jpg", data)) for n, data in enumerate(listings or [])]
     return client.post("/v1/claims", files=files, data=fields)
 
 
-def review(client: TestClient, photo: bytes, claim_id: str) -> int:
+def review(client, photo, claim_id):
     """The status of a reviewer's decision on a photo."""
     digest = hashlib.sha256(photo).hexdigest()
     sent = {"photo_sha256": digest, "decision": "real", "claim_id": claim_id, "note": "secret"}
     return client.post("/v1/reviews", json=sent).status_code
 
 
-def files_below(folder: Path) -> set[str]:
+def files_below(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def with_gps(photo: bytes) -> bytes:
+def with_gps(photo):
     exif = Image.Exif()
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 30.123), 3: "E", 4: (11.0, 34.0, 31.5)})
     exif[0x010F] = "CameraMaker"
@@ -56,9 +45,7 @@ def with_gps(photo: bytes) -> bytes:
     return out.getvalue()
 
 
-def test_a_claim_is_judged_and_nothing_is_stored(
-    serve: Serve, encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claim_is_judged_and_nothing_is_stored(serve, encode, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photos = [encode(size=SIZE, noise=1), encode(size=SIZE, noise=1, red=True), b"broken"]
     listing = encode(size=SIZE, noise=1, seed=2)
@@ -82,9 +69,7 @@ def test_a_claim_is_judged_and_nothing_is_stored(
     assert 'realdamage_photos_total{outcome="unreadable"} 1.0' in metrics
 
 
-def test_evidence_cites_the_settings_that_the_model_file_holds(
-    serve: Serve, encode: Encode, model_file: Path, tmp_path: Path
-) -> None:
+def test_evidence_cites_the_settings_that_the_model_file_holds(serve, encode, model_file, tmp_path):
     data, metadata, graph_sha256 = read_model_file(model_file)
     values = json.loads(metadata.to_json())
     del values["metrics"]  # another version may not know this key
@@ -99,7 +84,7 @@ def test_evidence_cites_the_settings_that_the_model_file_holds(
     assert alone.model["policy_sha256"] == served["model"]["policy_sha256"] == digest
 
 
-def test_requests_that_are_refused(serve: Serve, encode: Encode) -> None:
+def test_requests_that_are_refused(serve, encode):
     client, photo = serve(), encode(size=SIZE)
     too_many = ClaimPolicy().photos.at_most + 1
     cases = [
@@ -111,14 +96,14 @@ def test_requests_that_are_refused(serve: Serve, encode: Encode) -> None:
         (post(client, [photo], text="x" * 20_001), 422, "invalid_field"),
         (post(client, [photo], text="x" * 70_000), 413, "too_large"),
         (post(client, [photo] * too_many), 413, "too_many_photos"),
+        (client.get("/v1/claims"), 404, "not_found"),
+        (client.post("/v1/batches", files=[("photos", ("A/1.jpg", b"x"))]), 404, "not_found"),
     ]
     for response, status, code in cases:
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-def test_a_kept_claim_can_be_read_checked_and_deleted(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
+def test_a_kept_claim_can_be_read_checked_and_deleted(serve, encode, tmp_path):
     store, photo = tmp_path / "store", with_gps(encode(size=SIZE))
     client = serve(store=store)
     claim = post(client, [photo], keep="true", claim_id="R-2").json()
@@ -142,15 +127,15 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(
 
     again = post(client, [photo], keep="true", claim_id="R-2")
     assert (again.status_code, again.json()["error"]["code"]) == (409, "claim_exists")
+    lost = post(client, [photo], later="true")
+    assert (lost.status_code, lost.json()["error"]["code"]) == (422, "invalid_field")
     assert client.delete("/v1/claims/R-2").json() == {"deleted": "R-2"}
     for path in ("/v1/claims/R-2", "/v1/claims/R-2/evidence.html"):
         assert client.get(path).status_code == 404
     assert client.delete("/v1/claims/R-2").status_code == 404
 
 
-def test_reviews_go_with_their_claim_and_the_log_names_the_key_that_asked(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
+def test_reviews_go_with_their_claim_and_the_log_names_the_key_that_asked(serve, encode, tmp_path):
     client = serve(store=tmp_path / "store", api_key_hashes=hash_key("k" * 32, "shop"))
     client.headers["X-API-Key"] = "k" * 32
     photos = [encode(size=SIZE, seed=seed) for seed in range(3)]
@@ -172,12 +157,10 @@ def test_reviews_go_with_their_claim_and_the_log_names_the_key_that_asked(
     assert counted == [("judged-only", 0, 1), ("订单 7", 0, 3)]
 
 
-def test_earlier_claims_are_remembered_only_when_kept(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
+def test_earlier_claims_are_remembered_only_when_kept(serve, encode, tmp_path):
     client, photo = serve(store=tmp_path / "store"), encode(size=SIZE)
 
-    def earlier(claim_id: str, **fields: str) -> list[str]:
+    def earlier(claim_id, **fields):
         claim = post(client, [photo], claim_id=claim_id, **fields).json()
         return [seen["claim_id"] for seen in claim["photos"][0]["duplicates"]]
 
@@ -189,11 +172,9 @@ def test_earlier_claims_are_remembered_only_when_kept(
     assert earlier("E") == ["D"]
 
 
-def test_a_claim_past_its_deadline_leaves_nothing(
-    serve: Serve, encode: Encode, tmp_path: Path, wait_until: Callable[..., None]
-) -> None:
+def test_a_claim_past_its_deadline_leaves_nothing(serve, encode, tmp_path, wait_until):
     client = serve(store=tmp_path / "store", deadline=0.05)
-    shared = client.app.state.service.loaded_model().scorer  # type: ignore[attr-defined]
+    shared = client.app.state.service.loaded_model().scorer
     fast = shared._scorer
     shared._scorer = lambda tiles: (time.sleep(0.3), fast(tiles))[1]
     late = post(client, [encode(size=SIZE)], claim_id="late", keep="true")

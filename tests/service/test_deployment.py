@@ -1,14 +1,10 @@
 """The files that run and watch the service name what it has."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,9 +16,7 @@ FOLDER = resources.files("realdamage.service")
 ALERTS = FOLDER / "alerts.yml"
 
 
-def test_alerts_use_figures_and_labels_that_the_service_has(
-    serve: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_alerts_use_figures_and_labels_that_the_service_has(serve, tmp_path):
     client = serve(store=tmp_path)
     client.get("/healthz")
     answer = client.get("/metrics").text
@@ -43,7 +37,7 @@ def test_alerts_use_figures_and_labels_that_the_service_has(
     assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules)
 
 
-def test_prometheus_takes_the_alerts() -> None:
+def test_prometheus_takes_the_alerts():
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("needs promtool (Debian: prometheus)")
@@ -51,7 +45,7 @@ def test_prometheus_takes_the_alerts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_image_and_the_compose_file_name_settings_that_exist() -> None:
+def test_the_image_and_the_compose_file_name_settings_that_exist():
     recipe = (FOLDER / "Dockerfile").read_text()
     compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["realdamage"]
     named = set(re.findall(rf"\b({PREFIX}\w+)=", recipe))

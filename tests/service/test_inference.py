@@ -1,18 +1,13 @@
 """The Open Inference Protocol: verdicts as tensors, also for a foreign client."""
 
-from __future__ import annotations
-
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.http
 import yaml
-from fastapi.testclient import TestClient
 from tritonclient.utils import InferenceServerException
 
 import realdamage.service.app
@@ -22,19 +17,17 @@ from realdamage.service.auth import hash_key
 from realdamage.service.inference_routes import MODEL
 from realdamage.service.settings import Settings
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
 INFER = "/v2/models/realdamage/infer"
 LENGTH = "Inference-Header-Content-Length"
 
 
-def tensor(*photos: bytes, **changes: Any) -> dict[str, Any]:
+def tensor(*photos, **changes):
     data = [base64.b64encode(photo).decode() for photo in photos]
     about = {"name": "photos", "datatype": "BYTES", "shape": [len(photos)], "data": data}
     return {**about, **changes}
 
 
-def refused(response: Any, status: int, code: str) -> None:
+def refused(response, status, code):
     """The protocol wants a sentence in `error`."""
     body = response.json()
     assert (response.status_code, body["code"]) == (status, code), response.text
@@ -42,9 +35,7 @@ def refused(response: Any, status: int, code: str) -> None:
     assert body["request_id"] == response.headers["x-request-id"]
 
 
-def test_json_gets_the_verdicts_of_the_wrapper(
-    serve: Serve, encode: Encode, model_file: Path
-) -> None:
+def test_json_gets_the_verdicts_of_the_wrapper(serve, encode, model_file):
     photos = [encode(), encode("PNG", red=True)]
     sent = {"id": "a1", "inputs": [tensor(*photos, b"rubbish", shape=[3, 1])]}
     response = serve().post(INFER, json=sent)
@@ -68,11 +59,11 @@ def test_json_gets_the_verdicts_of_the_wrapper(
     assert failed["error"]["code"] == "unreadable_photo"
 
 
-def test_what_is_refused(serve: Serve, encode: Encode) -> None:
+def test_what_is_refused(serve, encode):
     photo = encode()
     client = serve(max_photos=2, max_photo_bytes=len(photo))
 
-    def post(*inputs: Any, **more: Any) -> Any:
+    def post(*inputs, **more):
         return client.post(INFER, json={"inputs": list(inputs), **more})
 
     assert post(tensor(photo, photo)).status_code == 200
@@ -92,34 +83,28 @@ def test_what_is_refused(serve: Serve, encode: Encode) -> None:
     refused(client.get("/v2/nothing"), 404, "not_found")
 
 
-@pytest.mark.parametrize(
-    ("length", "size", "after", "status", "code"),
-    [
+def test_a_binary_body_that_does_not_fit(serve):
+    client = serve()
+    for length, size, after, status, code in (
         ("999999", 5, b"\x01\0\0\0x", 400, "malformed"),
         ("", 6, b"\x01\0\0\0x", 422, "invalid_field"),
         ("", 5, b"\x02\0\0\0x", 422, "invalid_field"),
         ("", None, b"\x01\0\0\0x", 422, "invalid_field"),
-    ],
-)
-def test_a_binary_body_that_does_not_fit(
-    serve: Serve, length: str, size: int | None, after: bytes, status: int, code: str
-) -> None:
-    about = tensor(data=None, shape=[1], parameters={"binary_data_size": size})
-    head = json.dumps({"inputs": [about]}).encode()
-    headers = {LENGTH: length or str(len(head))}
-    refused(serve().post(INFER, content=head + after, headers=headers), status, code)
+    ):
+        about = tensor(data=None, shape=[1], parameters={"binary_data_size": size})
+        head = json.dumps({"inputs": [about]}).encode()
+        headers = {LENGTH: length or str(len(head))}
+        refused(client.post(INFER, content=head + after, headers=headers), status, code)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("binary", [True, False])
-def test_a_foreign_client(
-    binary: bool, encode: Encode, model_file: Path, tmp_path: Path, trial: Callable[[str], Any]
-) -> None:
+def test_a_foreign_client(encode, model_file, tmp_path, trial):
     """NVIDIA's client speaks to a running service; by default it sends and asks for binary data."""
     keys, key = tmp_path / "keys.txt", "k" * 32
     keys.write_text(hash_key(key, "shop") + "\n")
     headers = {"X-API-Key": key}
     photos = [encode(), encode("PNG", red=True), b"rubbish"]
+    expected = Detector.load(model_file).predict(photos[:2])
     app = create_app(Settings(model=model_file, threads=1, api_keys=keys))
     with trial("screenshots").running(app) as url:
         client = tritonclient.http.InferenceServerClient(url.removeprefix("http://"))
@@ -133,35 +118,32 @@ def test_a_foreign_client(
         about = client.get_model_metadata("realdamage", headers=headers)
         assert about["inputs"] == [{"name": "photos", "datatype": "BYTES", "shape": [-1]}]
 
-        sent = tritonclient.http.InferInput("photos", [len(photos)], "BYTES")
-        if binary:
-            sent.set_data_from_numpy(np.array(photos, dtype=object))
-        else:
-            encoded = [base64.b64encode(photo).decode() for photo in photos]
-            sent.set_data_from_numpy(np.array(encoded, dtype=object), binary_data=False)
-        wanted = None
-        if not binary:
-            names = ("outcome", "score", "verdict")
-            wanted = [tritonclient.http.InferRequestedOutput(n, binary_data=False) for n in names]
-        result = client.infer("realdamage", [sent], outputs=wanted, headers=headers)
-        expected = Detector.load(model_file).predict(photos[:2])
-        outcomes = [getattr(one, "decode", one.__str__)() for one in result.as_numpy("outcome")]
-        assert outcomes == ["real", "synthetic", "unreadable"]
-        scores = result.as_numpy("score")
-        assert scores[:2].tolist() == [one.score for one in expected]
-        assert np.isnan(scores[2])
-        last = json.loads(result.as_numpy("verdict")[2])
-        assert last["error"]["code"] == "unreadable_photo"
+        binary, plain = (tritonclient.http.InferInput("photos", [3], "BYTES") for _ in range(2))
+        binary.set_data_from_numpy(np.array(photos, dtype=object))
+        encoded = [base64.b64encode(photo).decode() for photo in photos]
+        plain.set_data_from_numpy(np.array(encoded, dtype=object), binary_data=False)
+        names = ("outcome", "score", "verdict")
+        wanted = [tritonclient.http.InferRequestedOutput(n, binary_data=False) for n in names]
+        for sent, outputs in ((binary, None), (plain, wanted)):
+            given = dict(headers)  # the client writes into it
+            result = client.infer("realdamage", [sent], outputs=outputs, headers=given)
+            outcomes = [getattr(one, "decode", one.__str__)() for one in result.as_numpy("outcome")]
+            assert outcomes == ["real", "synthetic", "unreadable"]
+            scores = result.as_numpy("score")
+            assert scores[:2].tolist() == [one.score for one in expected]
+            assert np.isnan(scores[2])
+            last = json.loads(result.as_numpy("verdict")[2])
+            assert last["error"]["code"] == "unreadable_photo"
         # Not pytest.raises: it would keep the client alive until another thread collects it.
         message = ""
         try:
-            client.infer("realdamage", [sent])
+            client.infer("realdamage", [binary])
         except InferenceServerException as error:
             message = error.message()
         assert "A key is needed" in message
 
 
-def test_the_manifest_for_kserve_names_what_the_service_has(serve: Serve) -> None:
+def test_the_manifest_for_kserve_names_what_the_service_has(serve):
     path = Path(realdamage.service.app.__file__).with_name("kserve.yaml")
     manifest = yaml.safe_load(path.read_text())
     predictor = manifest["spec"]["predictor"]

@@ -1,14 +1,8 @@
 """A service whose files are in an object store: over S3, as moto's server speaks it."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from realdamage.claims import verify_evidence
@@ -18,114 +12,106 @@ from realdamage.commands.cli import main
 from realdamage.errors import RealDamageError
 from realdamage.service.store import ClaimStore, Purged, purge
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
-Wait = Callable[[Callable[[], object]], None]
-SIZE = (320, 240)
-
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def database(postgres: Any) -> str:
-    url: str = postgres.new_url()
-    return url
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A store that does not answer is asked once, not several times with waits in between."""
+    s3fs = pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
 
 
 @pytest.fixture
-def store(bucket: str, database: str) -> Iterator[ClaimStore]:
-    found = ClaimStore(f"{bucket}/shop", 30, database=database)
+def place(bucket, postgres):
+    """Settings of a service with a new bucket and a new database."""
+    return {"store": f"{bucket}/shop", "database": postgres.new_url()}
+
+
+@pytest.fixture
+def store(place):
+    found = ClaimStore(place["store"], 30, database=place["database"])
     yield found
     found.close()
 
 
-def post(client: TestClient, photo: bytes, claim_id: str, **fields: str) -> Any:
-    data = {"keep": "true", "claim_id": claim_id, "buyer": "B-7", "amount": "12.50", **fields}
-    data["currency"] = "CNY"
-    return client.post("/v1/claims", files=[("photos", ("a.jpg", photo))], data=data)
-
-
-def finished(client: TestClient, job: str) -> Any:
+def finished(shop, job):
     """The job once it is over, however slow the machine is: the limit of the test ends it."""
-    while (found := client.get(job).json())["status"] == "running":
+    while (found := shop.call("GET", job).json())["status"] == "running":
         time.sleep(0.05)
     return found
 
 
-def refusal(response: Any) -> tuple[int, str]:
+def refusal(response):
     return response.status_code, response.json()["error"]["code"]
 
 
-def keys(place: ObjectPath) -> list[str]:
+def status(shop, claim_id):
+    return int(shop.call("GET", f"claims/{claim_id}").status_code)
+
+
+def keys(place):
     return list(place.below())
 
 
-def test_the_life_of_a_claim(
-    serve: Serve, encode: Encode, bucket: str, database: str, wait_until: Wait
-) -> None:
-    url = f"{bucket}/shop"
-    client = serve(store=url, database=database, keep_originals=True)
-    place, photo = ObjectPath.at(url), encode(size=SIZE)
-    assert client.get("/readyz").status_code == 200
-    assert "realdamage_store_free_bytes" not in client.get("/metrics").text
+def test_the_life_of_a_claim(open_shop, place, wait_until):
+    shop = open_shop(**place, keep_originals=True)
+    url, database = place["store"], place["database"]
+    here, photo = ObjectPath.at(url), shop.photos(0)[0][1][1]
+    assert shop.call("GET", "/readyz").status_code == 200
+    assert "realdamage_store_free_bytes" not in shop.call("GET", "/metrics").text
 
-    answer = post(client, photo, "A", later="true")
+    answer = shop.claim("A", later="true")
     assert answer.status_code == 202
-    assert finished(client, answer.json()["url"])["error"] is None
-    wait_until(lambda: keys(place / "jobs") == [])  # soon after the job is done
-    assert client.get("/v1/claims/A").json()["photos"][0]["sha256"]
-    files = client.get("/v1/claims/A/files/pictures/photo-01.jpg")
+    assert finished(shop, answer.json()["url"])["error"] is None
+    wait_until(lambda: keys(here / "jobs") == [])  # soon after the job is done
+    assert shop.call("GET", "claims/A").json()["photos"][0]["sha256"]
+    files = shop.call("GET", "claims/A/files/pictures/photo-01.jpg")
     assert files.content.startswith(b"\xff\xd8")
-    assert (place / "claims/A/originals/photo-01.jpg").read_bytes() == photo
+    assert (here / "claims/A/originals/photo-01.jpg").read_bytes() == photo
 
-    asked = client.post("/v1/claims/A/links", json={"side": "buyer"}).json()
-    sent = [("photos", ("box.jpg", encode(size=SIZE, seed=9)))]
-    statement = f"/v1/statements/{asked['path'].removeprefix('s/')}"
-    said = client.post(statement, files=sent, data={"text": "it was wet"})
+    asked = shop.call("POST", "claims/A/links", json={"side": "buyer"}).json()
+    link = f"statements/{asked['path'].removeprefix('s/')}"
+    said = shop.call("POST", link, files=shop.photos(9), data={"text": "it was wet"})
     assert said.status_code == 201, said.text
-    assert "it was wet" in client.get("/v1/claims/A/evidence.html").text
-    (name,) = [one["folder"] for one in client.get("/v1/claims/A/case").json()["statements"]]
-    read = client.get(f"/v1/claims/A/files/statements/{name}/statement.json").json()
+    assert "it was wet" in shop.call("GET", "claims/A/evidence.html").text
+    (name,) = [one["folder"] for one in shop.call("GET", "claims/A/case").json()["statements"]]
+    read = shop.call("GET", f"claims/A/files/statements/{name}/statement.json").json()
     assert (read["text"], len(read["photos"])) == ("it was wet", 1)
 
     claim = f"{url}/claims/A"
     assert verify_evidence(claim, log=database).problems == ()
     assert main(["verify", claim, "--log", database]) == 0
-    page = (place / "claims/A/evidence.html").read_bytes()
-    (place / "claims/A/evidence.html").write_bytes(page + b" ")
+    page = (here / "claims/A/evidence.html").read_bytes()
+    (here / "claims/A/evidence.html").write_bytes(page + b" ")
     assert main(["verify", claim]) == 1
 
-    assert client.delete("/v1/claims/A").json() == {"deleted": "A"}
-    assert refusal(client.get("/v1/claims/A")) == (404, "not_found")
-    assert keys(place / "claims") == []
-    assert post(client, photo, "A").status_code == 200, "its id is free"
+    assert shop.call("DELETE", "claims/A").json() == {"deleted": "A"}
+    assert refusal(shop.call("GET", "claims/A")) == (404, "not_found")
+    assert keys(here / "claims") == []
+    assert shop.claim("A").status_code == 200, "its id is free"
 
 
-def test_two_services_see_each_others_claims(
-    serve: Serve, encode: Encode, bucket: str, database: str
-) -> None:
-    settings = {"store": f"{bucket}/shop", "database": database}
-    first, second = serve(**settings), serve(**settings)
-    photo = encode(size=(640, 480))
-    assert post(first, photo, "A").status_code == 200
-    assert second.get("/v1/claims/A").json() == first.get("/v1/claims/A").json()
-    assert refusal(post(second, photo, "A")) == (409, "claim_exists")
-    seen = post(second, photo, "B").json()["photos"][0]["duplicates"]
+def test_two_services_see_each_others_claims(open_shop, place):
+    first, second = open_shop(**place), open_shop(**place)
+    assert first.claim("A").status_code == 200
+    assert second.call("GET", "claims/A").json() == first.call("GET", "claims/A").json()
+    assert refusal(second.claim("A")) == (409, "claim_exists")
+    seen = second.claim("B").json()["photos"][0]["duplicates"]
     assert [one["claim_id"] for one in seen] == ["A"]
-    link = first.post("/v1/claims/A/links", json={"side": "buyer"}).json()["path"]
-    page = second.get(f"/v1/statements/{link.removeprefix('s/')}")
+    link = first.call("POST", "claims/A/links", json={"side": "buyer"}).json()["path"]
+    page = second.call("GET", f"statements/{link.removeprefix('s/')}")
     assert page.json()["side"] == "buyer", "both sign with one secret"
-    assert second.delete("/v1/claims/A").status_code == 200
-    assert refusal(first.get("/v1/claims/A")) == (404, "not_found")
-    assert first.get("/v1/claims/B").status_code == 200
+    assert second.call("DELETE", "claims/A").status_code == 200
+    assert [status(first, claim_id) for claim_id in "AB"] == [404, 200]
 
 
-def test_expired_claims_and_what_was_left_behind_are_purged(
-    store: ClaimStore, serve: Serve, encode: Encode, database: str
-) -> None:
-    client = serve(store=str(store.folder), database=database)
+def test_expired_claims_and_what_was_left_behind_are_purged(store, open_shop, place, bucket):
+    """A store that has lost its bucket removes nothing from the database."""
+    shop = open_shop(**place)
     for number, claim_id in enumerate(("old", "young", "begun")):
-        assert post(client, encode(size=SIZE, seed=number), claim_id).status_code == 200
+        assert shop.claim(claim_id, seed=number).status_code == 200
     with store.database.transaction() as session:
         session.execute(update(Case).where(Case.claim_id == "old").values(updated=1e9))
     claims = store.claims
@@ -138,39 +124,31 @@ def test_expired_claims_and_what_was_left_behind_are_purged(
     reasons = [entry["payload"].get("reason") for entry in report.entries]
     assert [one for one in reasons if one] == ["interrupted", "retention"]
 
-
-def test_a_store_that_lost_its_bucket_removes_nothing_from_the_database(
-    store: ClaimStore, serve: Serve, encode: Encode, database: str, bucket: str
-) -> None:
-    client = serve(store=str(store.folder), database=database)
-    assert post(client, encode(size=SIZE), "A").status_code == 200
-    assert isinstance(store.folder, ObjectPath)
-    store.folder.remove()
+    ObjectPath.at(place["store"]).remove()
     with pytest.raises(RealDamageError) as gone:
         purge(store)
     with pytest.raises(RealDamageError) as other:
-        ClaimStore(f"{bucket}/other", 30, database=database)
+        ClaimStore(f"{bucket}/other", 30, database=place["database"])
     assert (gone.value.code, other.value.code) == ("store_unusable", "other_store")
-    assert refusal(client.get("/readyz")) == (503, "store_fails")
+    assert refusal(shop.call("GET", "/readyz")) == (503, "store_fails")
     with store.database.reading() as session:
-        assert session.get(Case, "A") is not None
+        assert session.get(Case, "young") is not None
 
 
 # What is wrong with the store
 
 
-def wrong_at_the_start(url: str, database: str) -> str:
+def wrong_at_the_start(url, database):
     with pytest.raises(RealDamageError) as caught:
         ClaimStore(url, 30, database=database)
     assert url.rpartition("/")[0] in str(caught.value)
     return caught.value.code
 
 
-def test_a_store_that_cannot_be_used_is_an_error_at_the_start(
-    bucket: str, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_used_is_an_error_at_the_start(bucket, postgres, monkeypatch):
     import s3fs
 
+    database = postgres.new_url()
     assert wrong_at_the_start(f"{bucket}/shop", "") == "needs_database"
     assert wrong_at_the_start("s3://no-such-bucket/shop", database) == "store_unusable"
     (ObjectPath.at(bucket) / "photos/holiday.jpg").write_bytes(b"x")
@@ -189,36 +167,28 @@ def test_a_store_that_cannot_be_used_is_an_error_at_the_start(
 
 
 def test_a_store_that_goes_away_is_a_503_and_nothing_is_half_accepted(
-    serve: Serve,
-    encode: Encode,
-    bucket: str,
-    database: str,
-    object_server: Any,
-    held: Callable[[TestClient], AbstractContextManager[None]],
-    wait_until: Wait,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    open_shop, place, object_server, held, wait_until, monkeypatch
+):
     monkeypatch.setattr("realdamage.service.jobs._RETRY_S", 0.2)
-    client = serve(store=f"{bucket}/shop", database=database)
-    assert post(client, encode(size=SIZE), "A").status_code == 200
-    with held(client):
-        job = post(client, encode(size=SIZE, seed=5), "J", later="true").json()["url"]
-        tries = ObjectPath.at(f"{bucket}/shop/jobs/{job.rpartition('/')[2]}/tries")
+    shop, jobs = open_shop(**place), ObjectPath.at(place["store"]) / "jobs"
+    assert shop.claim("A").status_code == 200
+    with held(shop.client):
+        job = shop.claim("J", seed=5, later="true").json()["url"]
+        tries = jobs / job.rpartition("/")[2] / "tries"
         wait_until(tries.is_file)
         object_server.stop()
     try:
-        assert refusal(client.get("/readyz")) == (503, "store_fails")
-        assert refusal(client.get("/v1/claims/A")) == (503, "unavailable")
-        assert refusal(post(client, encode(size=SIZE, seed=1), "B")) == (503, "unavailable")
-        later = post(client, encode(size=SIZE, seed=2), "C", later="true")
-        assert refusal(later) == (503, "store_fails")
-        assert refusal(client.delete("/v1/claims/A")) == (503, "unavailable")
+        assert refusal(shop.call("GET", "/readyz")) == (503, "store_fails")
+        assert refusal(shop.call("GET", "claims/A")) == (503, "unavailable")
+        assert refusal(shop.claim("B", seed=1)) == (503, "unavailable")
+        assert refusal(shop.claim("C", seed=2, later="true")) == (503, "store_fails")
+        assert refusal(shop.call("DELETE", "claims/A")) == (503, "unavailable")
     finally:
         object_server.start()
-    assert finished(client, job)["error"] is None, "what was accepted waits for the store"
-    assert client.get("/readyz").status_code == 200
-    assert [client.get(f"/v1/claims/{one}").status_code for one in "AJ"] == [200, 200]
-    assert client.get("/v1/claims").json()["total"] == 2
+    assert finished(shop, job)["error"] is None, "what was accepted waits for the store"
+    assert shop.call("GET", "/readyz").status_code == 200
+    assert [status(shop, claim_id) for claim_id in "AJ"] == [200, 200]
+    assert shop.call("GET", "claims").json()["total"] == 2
     for number, claim_id in enumerate("BC"):
-        assert post(client, encode(size=SIZE, seed=1 + number), claim_id).status_code == 200
-    wait_until(lambda: keys(ObjectPath.at(f"{bucket}/shop/jobs")) == [])
+        assert shop.claim(claim_id, seed=1 + number).status_code == 200
+    wait_until(lambda: keys(jobs) == [])

@@ -1,47 +1,36 @@
 """POST /v1/photos: what a photo gets, and what becomes of a request that cannot be answered."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from realdamage.core.detector import Detector
 from realdamage.errors import UsageError
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
 HEAD = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
 FORM = "multipart/form-data; boundary=x"
 
 
-def files(*photos: bytes, field: str = "photos") -> list[tuple[str, tuple[str, bytes]]]:
+def files(*photos, field="photos"):
     return [(field, (f"{index}.jpg", data)) for index, data in enumerate(photos)]
 
 
-def refused(response: Any, status: int, code: str) -> str:
+def refused(response, status, code):
     """The message of a refusal, after checking its form."""
     body = response.json()
     assert (response.status_code, body["error"]["code"]) == (status, code), response.text
     assert set(body["error"]) == {"code", "message", "request_id"}
     assert body["error"]["request_id"] == response.headers["x-request-id"]
-    message: str = body["error"]["message"]
-    return message
+    return body["error"]["message"]
 
 
-def test_a_photo_gets_the_verdict_of_the_wrapper(
-    serve: Serve, encode: Encode, model_file: Path
-) -> None:
+def test_a_photo_gets_the_verdict_of_the_wrapper(serve, encode, model_file):
     photos, client = [encode(), encode("PNG", red=True)], serve()
     answer = client.post("/v1/photos", files=files(*photos)).json()
     verdicts = Detector.load(model_file).predict(photos)
@@ -62,9 +51,7 @@ def test_a_photo_gets_the_verdict_of_the_wrapper(
     assert verdict["score"] == expected[0]["score"]
 
 
-def test_signers_under_the_list_of_authorities_are_trusted(
-    serve: Serve, encode: Encode, signing: Any, tmp_path: Path
-) -> None:
+def test_signers_under_the_list_of_authorities_are_trusted(serve, encode, signing, tmp_path):
     anchors = tmp_path / "anchors.pem"
     anchors.write_text(signing.authority)
     sent = files(signing.sign("digitalCapture", data=encode()))
@@ -79,7 +66,7 @@ def test_signers_under_the_list_of_authorities_are_trusted(
         serve(trust_anchors=anchors)
 
 
-def test_a_broken_photo_fails_alone(serve: Serve, encode: Encode) -> None:
+def test_a_broken_photo_fails_alone(serve, encode):
     photos = (encode()[:400], b"", encode(), b"%PDF-1.7", encode(size=(100, 100)))
     answer = serve(max_pixels=6144).post("/v1/photos", files=files(*photos))
     assert answer.status_code == 200
@@ -90,10 +77,10 @@ def test_a_broken_photo_fails_alone(serve: Serve, encode: Encode) -> None:
     assert "100x100 is 10000 pixels, at most 6144" in results[4]["error"]["message"]
 
 
-def test_fields_that_are_missing_unknown_or_wrong(serve: Serve, encode: Encode) -> None:
+def test_fields_and_bodies_that_are_missing_unknown_or_wrong(serve, encode):
     client, photo = serve(), files(encode())
 
-    def post(sent: Any, **data: str) -> Any:
+    def post(sent, **data):
         return client.post("/v1/photos", files=sent, data=data)
 
     for prior in ("0", "1", "nan", "half"):
@@ -106,17 +93,13 @@ def test_fields_that_are_missing_unknown_or_wrong(serve: Serve, encode: Encode) 
     refused(post([*photo, *[("prior", (None, b"0.1"))] * 2]), 422, "invalid_field")
     long_name = [("photos", ("a" * 9000, b"x"))]
     refused(post(long_name), 400, "malformed")
-
-
-def test_bodies_that_are_no_form(serve: Serve, encode: Encode) -> None:
-    client = serve()
     refused(client.post("/v1/photos", content=encode()), 415, "not_multipart")
     for body, kind in ((b"--x", "multipart/form-data"), (HEAD + b"ha", FORM)):
         response = client.post("/v1/photos", content=body, headers={"content-type": kind})
         refused(response, 400, "malformed")
 
 
-def test_limits_in_number_and_bytes(serve: Serve, encode: Encode) -> None:
+def test_limits_in_number_and_bytes(serve, encode):
     photo = encode()
     client = serve(max_photos=2, max_photo_bytes=len(photo), max_body_bytes=4 * len(photo))
     assert client.post("/v1/photos", files=files(photo, photo)).status_code == 200
@@ -127,9 +110,7 @@ def test_limits_in_number_and_bytes(serve: Serve, encode: Encode) -> None:
         assert f"more than {limit} bytes" in refused(large, 413, "too_large")
 
 
-def drive(
-    client: TestClient, pieces: Iterator[bytes], **headers: str
-) -> tuple[int, int, dict[str, Any]]:
+def drive(client, pieces, **headers):
     """Sends a body piece by piece without Content-Length: (pieces that were read, status, body
     of the answer)."""
     given = {"host": "127.0.0.1", "content-type": FORM} | headers
@@ -140,10 +121,10 @@ def drive(
         "query_string": b"",
         "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in given.items()],
     }
-    sent: list[Any] = []
+    sent = []
     taken = 0
 
-    async def receive() -> dict[str, Any]:
+    async def receive():
         nonlocal taken
         piece = next(pieces, None)
         if piece is None:
@@ -151,16 +132,17 @@ def drive(
         taken += 1
         return {"type": "http.request", "body": piece, "more_body": True}
 
-    async def send(message: Any) -> None:
+    async def send(message):
         sent.append(message)
 
-    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(client.app(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return taken, sent[0]["status"], json.loads(body)["error"]
 
 
-def test_a_body_is_refused_while_it_comes(serve: Serve) -> None:
-    """An endless body is read as far as the limit, whatever its headers say."""
+def test_a_body_is_refused_while_it_comes(serve):
+    """An endless body is read as far as the limit, whatever its headers say; a slow one, until the
+    deadline."""
     client = serve(max_body_bytes=100_000, max_photo_bytes=60_000)
     endless = itertools.chain([HEAD], itertools.repeat(bytes(10_000)))
     taken, status, error = drive(client, endless)
@@ -172,22 +154,17 @@ def test_a_body_is_refused_while_it_comes(serve: Serve) -> None:
     assert taken == 11, "three photos of 30,000 bytes, and the fourth passes the limit"
     taken, status, _ = drive(client, itertools.repeat(b"x"), content_length="100001")
     assert (taken, status) == (0, 413)
-
-
-def test_a_body_that_comes_too_slowly(serve: Serve) -> None:
-    client = serve(deadline=0.1)
-    taken, status, error = drive(client, iter([HEAD, b"abc"]))
+    slow = serve(deadline=0.1)
+    taken, status, error = drive(slow, iter([HEAD, b"abc"]))
     assert (taken, status, error["code"]) == (2, 408, "slow_upload")
-    assert "realdamage_upload_bytes 0.0" in client.get("/metrics").text
+    assert "realdamage_upload_bytes 0.0" in slow.get("/metrics").text
 
 
-def test_nothing_is_written_to_the_disk(
-    serve: Serve, encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_written_to_the_disk(serve, encode, tmp_path, monkeypatch):
     """5 MB, over Starlette's own limit for parts in memory."""
-    opened: list[object] = []
+    opened = []
 
-    def candidates() -> Iterator[str]:
+    def candidates():
         opened.append(1)
         return iter(["never"])
 

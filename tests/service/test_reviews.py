@@ -1,67 +1,53 @@
 """Decisions of reviewers: history, what a later one replaces, and an export that the manifest's
 reader takes."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
-import logging
-import typing
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from realdamage.claims.database import Database
 from realdamage.data.readers import read_dataset
-from realdamage.data.vocabulary import DAMAGES
-from realdamage.errors import RealDamageError
 from realdamage.files import FORMULA
 from realdamage.service.auth import hash_key
 from realdamage.service.reviews import (
     BIAS_NOTICE,
     EXPORT_COLUMNS,
-    Damage,
     Review,
     ReviewStore,
     export_manifest,
 )
 
-Serve = Callable[..., TestClient]
-Encode = Callable[..., bytes]
-
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
 
 
-def review(digest: str, decision: Any = "real", **values: Any) -> Review:
+def review(digest, decision="real", **values):
     """A decision, not checked, as one that is read from the file."""
     return Review.model_construct(photo_sha256=digest, decision=decision, **values)
 
 
 @pytest.fixture
-def store() -> Iterator[ReviewStore]:
+def store():
     database = Database(None)
     yield ReviewStore(database)
     database.close()
 
 
 @pytest.fixture
-def client(serve: Serve) -> TestClient:
+def client(serve):
     found = serve()
     for digest in (ONE, TWO, THREE):
-        found.app.state.service.judged.add(digest)  # type: ignore[attr-defined]
+        found.app.state.service.judged.add(digest)
     return found
 
 
-def exported(store: ReviewStore) -> list[dict[str, str]]:
+def exported(store):
     return list(csv.DictReader(io.StringIO(export_manifest(store.current()))))
 
 
-def test_a_decision_goes_in_and_comes_out(client: TestClient) -> None:
+def test_decisions_go_in_and_come_out(client):
     sent = {
         "photo_sha256": ONE,
         "decision": "synthetic",
@@ -85,56 +71,83 @@ def test_a_decision_goes_in_and_comes_out(client: TestClient) -> None:
         "on_disk": False,
         "notice": BIAS_NOTICE,
     }
+    for digest, decision in ((TWO, "real"), (THREE, "unsure")):
+        sent = {"photo_sha256": digest, "decision": decision, "claim_id": "c-8"}
+        sent["file_name"] = f"{decision}.jpg"
+        assert client.post("/v1/reviews", json=sent).status_code == 201
+
+    def found(**query):
+        answer = client.get("/v1/reviews", params=query).json()
+        return [one["photo_sha256"] for one in answer["reviews"]]
+
+    assert found(photo_sha256=[ONE, THREE]) == [THREE, ONE]
+    assert found(claim_id="c-8") == [THREE, TWO]
+    assert found(limit=1) == [THREE]
+    table = client.get("/v1/reviews/export")
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    names = [line.partition(",")[0] for line in table.text.splitlines()]
+    assert names == ["file_name", "杯子.jpg", "real.jpg"]
 
 
-def test_a_decision_names_the_key_that_made_it(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
+def test_a_wrong_field_is_named(client):
+    for changed, code in (
+        ({"decision": None}, "invalid_field"),
+        ({"note": "bell \a"}, "invalid_review"),
+        ({"key_name": "shop"}, "invalid_field"),
+    ):
+        sent = {"photo_sha256": ONE, "decision": "real"} | changed
+        refused(client.post("/v1/reviews", json=sent), code, changed)
+    for query in ({"limit": 0}, {"photo_sha256": [ONE] * 101}):
+        refused(client.get("/v1/reviews", params=query), "invalid_field", query)
+    assert client.get("/v1/reviews").json()["reviews"] == []
+
+
+def refused(answer, code, fields):
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, code)
+    assert next(iter(fields)) in answer.json()["error"]["message"]
+
+
+def test_judged_photos_are_decided_also_after_a_restart_and_decisions_name_the_key(
+    serve, encode, tmp_path
+):
     keys = {"shop": "a" * 30, "night-shift": "b" * 30}
     hashes = ",".join(hash_key(key, name) for name, key in keys.items())
-    client = serve(api_key_hashes=hashes, store=tmp_path / "store")
-    client.headers["X-API-Key"] = keys["shop"]
-    client.post("/v1/photos", files=[("photos", ("a.jpg", encode()))])
-    for key in keys.values():
-        assert decide(client, encode(), **{"X-API-Key": key}).status_code == 201
-    found = client.get("/v1/reviews").json()["reviews"]
-    assert [one["key_name"] for one in found] == ["night-shift", "shop"]
+    kept, claimed, decided, neither, other = (encode(seed=seed) for seed in range(5))
+    broken = encode()[:400]
+
+    def start():
+        client = serve(api_key_hashes=hashes, store=tmp_path / "store")
+        client.headers["X-API-Key"] = keys["shop"]
+        return client
+
+    def judge(client, route, *photos, **fields):
+        files = [("photos", ("a.jpg", one)) for one in photos]
+        assert client.post(f"/v1/{route}", files=files, data=fields).status_code == 200
+
+    def decide(client, *photos, by="shop"):
+        client.headers["X-API-Key"] = keys[by]
+        sent = [{"photo_sha256": hashlib.sha256(one).hexdigest()} for one in photos]
+        answers = [client.post("/v1/reviews", json={**one, "decision": "real"}) for one in sent]
+        codes = {one.json()["error"]["code"] for one in answers if one.status_code != 201}
+        assert codes <= {"photo_not_judged"}
+        return [one.status_code for one in answers]
+
+    first = start()
+    judge(first, "claims", kept, keep="true")
+    judge(first, "claims", claimed, broken)
+    judge(first, "photos", decided, neither, broken)
+    assert decide(first, claimed, decided, other, broken) == [201, 201, 409, 409]
+    second = start()
+    assert decide(second, kept, decided, neither, by="night-shift") == [201, 201, 409]
+    found = second.get("/v1/reviews").json()["reviews"]
+    assert [one["key_name"] for one in found] == ["night-shift"] * 2 + ["shop"] * 2
     stored = b"".join(path.read_bytes() for path in (tmp_path / "store").glob("claims.sqlite*"))
     for key in keys.values():
         assert key.encode() not in stored
         assert hashlib.sha256(key.encode()).hexdigest().encode() not in stored
 
 
-def decide(client: TestClient, photo: bytes, **headers: str) -> Any:
-    sent = {"photo_sha256": hashlib.sha256(photo).hexdigest(), "decision": "real"}
-    return client.post("/v1/reviews", json=sent, headers=headers)
-
-
-@pytest.mark.parametrize("route", ["photos", "claims"])
-def test_only_photos_that_were_judged_are_decided(serve: Serve, encode: Encode, route: str) -> None:
-    client, photo, other, broken = serve(), encode(seed=1), encode(seed=2), encode(seed=3)[:400]
-    files = [("photos", ("a.jpg", photo)), ("photos", ("b.jpg", broken))]
-    assert client.post(f"/v1/{route}", files=files).status_code == 200
-    assert decide(client, photo).status_code == 201
-    for refused in (other, broken):
-        answer = decide(client, refused)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "photo_not_judged")
-
-
-def test_after_a_restart_kept_claims_and_earlier_decisions_are_known(
-    serve: Serve, encode: Encode, tmp_path: Path
-) -> None:
-    kept, decided, neither = (encode(seed=seed) for seed in range(3))
-    first = serve(store=tmp_path / "store")
-    first.post("/v1/claims", files=[("photos", ("a.jpg", kept))], data={"keep": "true"})
-    first.post("/v1/photos", files=[("photos", ("b.jpg", one)) for one in (decided, neither)])
-    assert decide(first, decided).status_code == 201
-    second = serve(store=tmp_path / "store")
-    statuses = [decide(second, photo).status_code for photo in (kept, decided, neither)]
-    assert statuses == [201, 201, 409]
-
-
-def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) -> None:
+def test_the_history_is_kept_and_the_last_decision_counts(store):
     for decision in ("synthetic", "unsure", "real"):
         store.add(review(ONE, decision, file_name="a.jpg"))
     store.add(review(TWO, "real", file_name="b.jpg"))
@@ -146,7 +159,7 @@ def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) ->
     assert store.counts() == {"real": 1, "synthetic": 0, "unsure": 1}
 
 
-def test_what_the_export_says_of_a_photo(store: ReviewStore) -> None:
+def test_what_the_export_says_of_a_photo(store):
     about = {"reviewer": "Bo", "outcome": "synthetic", "score": 2.5, "key_name": "shop"}
     store.add(review(ONE, "real", damage="dented", claim_id="c1", **about))
     store.add(review(TWO, "synthetic", damage="cracked", claim_id="c1"))
@@ -173,7 +186,7 @@ NAMES = ["cup.jpg", "CUP.jpg", "../../etc/passwd", "=cmd().jpg", ".hidden.png", 
 NAMES += ['a,"b".jpg', "metadata.csv", "杯.jpg"]
 
 
-def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path) -> None:
+def test_the_manifest_reader_takes_the_export(store, tmp_path):
     photos = {}
     for index, name in enumerate(NAMES):
         buffer = io.BytesIO()
@@ -193,84 +206,3 @@ def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path
     assert not any(value.startswith(FORMULA) for row in rows for value in row.values())
     assert list(found["kind"]) == ["", "damaged"] * 4 + [""]
     assert list(found["file_name"])[-1] == "杯.jpg"
-
-
-def test_the_export_over_http(client: TestClient) -> None:
-    for digest, decision in ((ONE, "real"), (TWO, "unsure")):
-        sent = {"photo_sha256": digest, "decision": decision, "file_name": f"{decision}.jpg"}
-        client.post("/v1/reviews", json=sent)
-    answer = client.get("/v1/reviews/export")
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert answer.text.splitlines()[1].startswith(f"real.jpg,real,original,unknown,,,{ONE},review,")
-
-
-@pytest.mark.parametrize(
-    ("changed", "code"),
-    [
-        ({"decision": None}, "invalid_field"),
-        ({"note": "bell \a"}, "invalid_review"),
-        ({"key_name": "shop"}, "invalid_field"),
-    ],
-)
-def test_a_wrong_field_is_named(client: TestClient, changed: dict[str, Any], code: str) -> None:
-    sent = {"photo_sha256": ONE, "decision": "real"} | changed
-    answer = client.post("/v1/reviews", json=sent)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, code)
-    assert next(iter(changed)) in answer.json()["error"]["message"]
-    assert client.get("/v1/reviews").json()["reviews"] == []
-
-
-def test_history_of_some_photos_and_of_a_claim(client: TestClient) -> None:
-    for digest, claim_id in ((ONE, "c1"), (TWO, "c2"), (THREE, "c2")):
-        sent = {"photo_sha256": digest, "decision": "real", "claim_id": claim_id}
-        assert client.post("/v1/reviews", json=sent).status_code == 201
-
-    def found(**query: Any) -> list[str]:
-        answer = client.get("/v1/reviews", params=query).json()
-        return [one["photo_sha256"] for one in answer["reviews"]]
-
-    assert found(photo_sha256=[ONE, THREE]) == [THREE, ONE]
-    assert found(claim_id="c2") == [THREE, TWO]
-    assert found(limit=1) == [THREE]
-    for wrong in ({"limit": 0}, {"photo_sha256": [ONE] * 101}):
-        answer = client.get("/v1/reviews", params=wrong)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_field")
-        assert next(iter(wrong)) in answer.json()["error"]["message"]
-
-
-def test_a_claim_is_forgotten_and_old_decisions_too(tmp_path: Path) -> None:
-    path = tmp_path / "claims.sqlite"
-    store = ReviewStore(Database(path))
-    store.add(review(ONE, claim_id="c1", note="a very private note"))
-    store.add(review(TWO, claim_id="c2"))
-    assert store.delete("c1") == 1
-    assert [one.claim_id for one in store.history()] == ["c2"]
-    assert store.purge(older_than_days=1) == 0
-    assert store.purge(older_than_days=-1) == 1
-    assert store.history() == []
-    store.database.close()
-    assert b"private" not in path.read_bytes(), "not in a free page either"
-
-
-def test_a_full_disk_is_told_to_the_log_and_not_to_the_caller(
-    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = serve(store=tmp_path / "store")
-    client.app.state.service.judged.add(ONE)  # type: ignore[attr-defined]
-
-    def full(database: Database) -> Any:
-        raise RealDamageError(f"{tmp_path}: the database is full")
-
-    monkeypatch.setattr(Database, "transaction", full)
-    with caplog.at_level(logging.ERROR, "realdamage.service"):
-        answer = client.post("/v1/reviews", json={"photo_sha256": ONE, "decision": "real"})
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (503, "unavailable")
-    assert str(tmp_path) not in answer.text
-    fields = caplog.records[-1].fields  # type: ignore[attr-defined]
-    assert "full" in fields["reason"]
-    assert fields["request_id"] == error["request_id"]
-
-
-def test_the_damages_are_those_of_the_manifest() -> None:
-    assert typing.get_args(Damage) == ("", *DAMAGES)

@@ -1,85 +1,24 @@
 """The service as a process: it starts, says where, reloads on SIGHUP, and finishes what it has
 at SIGTERM."""
 
-from __future__ import annotations
-
 import io
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from realdamage.claims.database import Database
 from realdamage.commands import cli
 from realdamage.errors import UsageError
 from realdamage.service.auth import hash_key
 from realdamage.service.settings import Settings, read_settings
 
-ROOT = Path(__file__).resolve().parents[2]
-Encode = Callable[..., bytes]
-Wait = Callable[[Callable[[], object]], None]
 
-
-class Process:
-    """A server on a free port of this machine; its log lines are read as they come."""
-
-    def __init__(
-        self, model: Path, *options: str, cwd: Path, program: tuple[str, ...] = ("-m", "realdamage")
-    ) -> None:
-        command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, *options], stderr=subprocess.PIPE, text=True, cwd=cwd
-        )
-        self.lines: list[dict[str, Any]] = []
-        threading.Thread(target=self._read, daemon=True).start()
-        self.wait_for("ready")
-        self.url = next(line["url"] for line in self.lines if line["event"] == "listening")
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
-        self.address = (host, int(port))
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(json.loads(line))
-
-    def wait_for(self, event: str) -> None:
-        end = time.monotonic() + 600  # a busy machine may take minutes
-        while not any(line["event"] == event for line in self.lines):
-            assert time.monotonic() < end, self.lines
-            assert self.process.poll() is None, self.lines
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    begun: list[Process] = []
-
-    def run(model: Path, *options: str, **given: Any) -> Process:
-        (tmp_path / "cwd").mkdir(exist_ok=True)
-        begun.append(Process(model, *options, cwd=tmp_path / "cwd", **given))
-        return begun[-1]
-
-    yield run
-    for server in begun:
-        server.kill()
-
-
-def refusal(response: Any) -> tuple[int, str]:
+def refusal(response):
     return response.status_code, response.json()["error"]["code"]
 
 
@@ -88,44 +27,39 @@ def refusal(response: Any) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
-    start: Callable[..., Process],
-    write_model: Callable[..., Path],
-    encode: Encode,
-    tmp_path: Path,
-    wait_until: Wait,
-) -> None:
+    start_process, write_model, encode, tmp_path, wait_until
+):
     model = write_model(tmp_path / "red.onnx")
-    server = start(model)
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    server = start_process("--model", model)
+    assert server.client.get("/readyz").status_code == 200
     write_model(model, model_version="test-2")
     for event in ("model loaded", "model not reloaded"):
         server.process.send_signal(signal.SIGHUP)
         server.wait_for(event)
-        assert httpx.get(f"{server.url}/v1/model").json()["model_version"] == "test-2"
+        assert server.client.get("/v1/model").json()["model_version"] == "test-2"
         model.write_bytes(b"broken")
 
     head = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
     stopping, answers = threading.Event(), []
 
-    def slowly() -> Iterator[bytes]:
+    def slowly():
         yield head
         stopping.wait(10)
         yield encode() + b"\r\n--x--\r\n"
 
-    def send() -> None:
+    def send():
         kind = {"content-type": "multipart/form-data; boundary=x"}
-        url = f"{server.url}/v1/photos"
-        answers.append(httpx.post(url, content=slowly(), headers=kind, timeout=30))
+        answers.append(server.client.post("/v1/photos", content=slowly(), headers=kind))
 
     caller = threading.Thread(target=send)
     caller.start()
     idle = "realdamage_upload_bytes 0.0"
-    wait_until(lambda: idle not in httpx.get(f"{server.url}/metrics").text)
+    wait_until(lambda: idle not in server.client.get("/metrics").text)
     server.process.send_signal(signal.SIGTERM)
 
-    def is_closed() -> bool:
+    def is_closed():
         try:
-            return not httpx.get(f"{server.url}/readyz").is_success
+            return not server.client.get("/readyz").is_success
         except httpx.HTTPError:
             return True
 
@@ -156,103 +90,40 @@ sys.exit(cli.main(sys.argv[1:]))
     ("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
 )
 def test_stopping_does_not_wait_for_a_photo_that_never_ends(
-    start: Callable[..., Process],
-    model_file: Path,
-    encode: Encode,
-    sent: signal.Signals,
-    code: int,
-) -> None:
-    server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", STUCK))
-    refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
+    start_process, model_file, encode, sent, code
+):
+    options = ("--model", model_file, "--workers", "1", "--deadline", "1")
+    server = start_process(*options, program=("-c", STUCK))
+    refused = server.client.post("/v1/photos", files={"photos": encode()})
     assert refusal(refused) == (504, "deadline")
     server.wait_for("stuck")
     server.process.send_signal(sent)
     assert server.process.wait(60) == code
 
 
-def keep(url: str, claim_id: str, photo: bytes) -> httpx.Response:
-    fields = {"claim_id": claim_id, "keep": "true"}
-    return httpx.post(f"{url}/v1/claims", files={"photos": photo}, data=fields, timeout=60)
-
-
-@pytest.mark.slow
-def test_a_service_that_is_killed_while_six_callers_keep_claims(
-    start: Callable[..., Process],
-    model_file: Path,
-    encode: Encode,
-    tmp_path: Path,
-    wait_until: Wait,
-) -> None:
-    store = tmp_path / "store"
-    options = ("--store", str(store), "--threads", "1")
-    server = start(model_file, *options)
-    sent: dict[str, bytes] = {}
-    acknowledged: set[str] = set()
-
-    def call(caller: int) -> None:
-        for number in range(10_000):
-            claim_id = f"c{caller}-{number}"
-            sent[claim_id] = encode(size=(320, 240), seed=1000 * caller + number)
-            try:
-                assert keep(server.url, claim_id, sent[claim_id]).status_code == 200
-            except httpx.HTTPError:
-                return
-            acknowledged.add(claim_id)
-
-    with ThreadPoolExecutor(6) as pool:
-        callers = [pool.submit(call, caller) for caller in range(6)]
-        wait_until(lambda: len(acknowledged) >= 12)
-        server.process.send_signal(signal.SIGKILL)
-        for caller in callers:
-            caller.result(60)
-    server.process.wait(10)
-    assert len(sent) - len(acknowledged) == 6, "each caller waits for an answer"
-
-    server = start(model_file, *options)
-    for number, (claim_id, photo) in enumerate(sent.items()):
-        is_kept = httpx.get(f"{server.url}/v1/claims/{claim_id}").status_code == 200
-        if claim_id in acknowledged:
-            assert is_kept
-        elif not is_kept:
-            answer = keep(server.url, claim_id if number % 2 else f"new-{claim_id}", photo)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["photos"][0]["duplicates"] == []
-    assert [path for path in store.rglob("*") if path.stat().st_mode & 0o077] == [], "its owner's"
-    kept = {path.name for path in (store / "claims").iterdir() if path.name[0] != "."}
-    log = Database(store / "claims.sqlite").verify()
-    assert log.problems == ()
-    assert sorted(entry["payload"]["claim_id"] for entry in log.entries) == sorted(kept)
-
-
 # Callers that mean no good
 
 
 @pytest.mark.slow
-def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(
-    start: Callable[..., Process], model_file: Path
-) -> None:
-    server = start(model_file)
+def test_callers_that_mean_no_good_are_hung_up_on(start_process, model_file):
+    """A body with two lengths, whose rest is no request; a head that never ends, one that never
+    begins, and the rest of a body that was refused."""
+    server = start_process("--model", model_file, "--deadline", "0.5")
+    address = ("127.0.0.1", httpx.URL(server.url).port)
     head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
     head += b"Transfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(server.address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = all_of(connection)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
 
-
-@pytest.mark.slow
-def test_callers_that_never_finish_are_hung_up_on(
-    start: Callable[..., Process], model_file: Path
-) -> None:
-    """A head that never ends, one that never begins, and the rest of a body that was refused."""
-    server = start(model_file, "--deadline", "1")
     refused = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
     for head in (b"GET / HTTP/1.1\r\nX: ", b"", refused):
         begun = time.monotonic()
         with (
-            socket.create_connection(server.address, timeout=0.2) as connection,
+            socket.create_connection(address, timeout=0.2) as connection,
             suppress(ConnectionError),
         ):
             connection.sendall(head)
@@ -262,14 +133,13 @@ def test_callers_that_never_finish_are_hung_up_on(
                 with suppress(TimeoutError):
                     if not connection.recv(4096):
                         break
-        assert 0.5 < time.monotonic() - begun < 6
-    with httpx.Client() as client:
-        for _ in range(3):
-            assert client.get(f"{server.url}/healthz").status_code == 200
-            time.sleep(0.5)
+        assert 0.3 < time.monotonic() - begun < 6
+    for _ in range(3):
+        assert server.client.get("/healthz").status_code == 200
+        time.sleep(0.3)
 
 
-def all_of(connection: socket.socket) -> bytes:
+def all_of(connection):
     """What comes until the server hangs up."""
     answer = b""
     with suppress(ConnectionError):
@@ -279,6 +149,11 @@ def all_of(connection: socket.socket) -> bytes:
 
 
 # Settings
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -293,31 +168,19 @@ def all_of(connection: socket.socket) -> bytes:
         (["--host", "no.such.host.invalid", "--no-auth"], 3, "no.such.host.invalid:8000"),
     ],
 )
-def test_what_does_not_start(
-    options: list[str],
-    code: int,
-    named: str,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
+def test_what_does_not_start(options, code, named, capfd):
     assert cli.main(["serve", *options]) == code
     assert named in capfd.readouterr().err
 
 
-def test_a_port_that_is_taken(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
+def test_a_port_that_is_taken(capfd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert cli.main(["serve", "--port", str(port)]) == 3
     assert f"127.0.0.1:{port}" in capfd.readouterr().err
 
 
-def test_hash_key_prints_the_line_to_store(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hash_key_prints_the_line_to_store(monkeypatch, capsys):
     key = "s" * 40
     monkeypatch.setattr("sys.stdin", io.StringIO(key + "\n"))
     assert cli.main(["serve", "--hash-key", "shop"]) == 0
@@ -326,17 +189,13 @@ def test_hash_key_prints_the_line_to_store(
     assert key not in printed
 
 
-def test_variables_that_kubernetes_sets_for_a_service_of_that_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("SERVICE_HOST", "PORT_8000_TCP_ADDR"):
+def test_variables_of_the_environment(monkeypatch):
+    for name in ("SERVICE_HOST", "PORT_8000_TCP_ADDR"):  # Kubernetes, for a service of that name
         monkeypatch.setenv(f"REALDAMAGE_{name}", "10.0.0.1")
     monkeypatch.setenv("REALDAMAGE_PORT", "tcp://10.0.0.1:8000")
     assert read_settings({}) == Settings()
-
-
-@pytest.mark.parametrize(("name", "text"), [("MAX_PHOTO", "3"), ("MAX_PHOTOS", "many")])
-def test_wrong_variables_are_named(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"REALDAMAGE_{name}", text)
-    with pytest.raises(UsageError, match=f"REALDAMAGE_{name}"):
-        read_settings({})
+    for name, text in (("MAX_PHOTO", "3"), ("MAX_PHOTOS", "many")):
+        monkeypatch.setenv(f"REALDAMAGE_{name}", text)
+        with pytest.raises(UsageError, match=f"REALDAMAGE_{name}"):
+            read_settings({})
+        monkeypatch.delenv(f"REALDAMAGE_{name}")

@@ -1,29 +1,30 @@
-"""Two services on one PostgreSQL: what both say of one claim, and what is left when one dies."""
-
-from __future__ import annotations
+"""Two services on one store: what both say of one claim, and what is left when one dies."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+CLAIMS = 6
+
 
 @pytest.mark.slow
+@pytest.mark.parametrize("on_postgres", [False, True])
 def test_one_of_two_services_is_killed_and_nothing_acknowledged_is_lost(
-    trial: Callable[[str], Any], postgres: Any, model_file: Path, tmp_path: Path
-) -> None:
-    """Each in a network namespace of its own, where this machine gives them."""
-    two_services = trial("two_services")
+    on_postgres, trial, request, model_file, tmp_path
+):
+    """On SQLite as processes that share a folder; on PostgreSQL each in a network namespace of its
+    own, where this machine gives them."""
+    two_services, store = trial("two_services"), tmp_path / "store"
     options = ("--threads", "1", "--deadline", "60", "--model", str(model_file))
     with ExitStack() as stack:
-        url = postgres.new_url()
-        given: dict[str, Any] = {}
-        if os.geteuid() == 0 and shutil.which("ip"):
+        url = ""
+        given = {}
+        if on_postgres:
+            url = request.getfixturevalue("postgres").new_url()
+        if on_postgres and os.geteuid() == 0 and shutil.which("ip"):
             with suppress(subprocess.CalledProcessError):
                 network = stack.enter_context(two_services.Network())
                 server = two_services.Server(net=network.net)
@@ -31,14 +32,10 @@ def test_one_of_two_services_is_killed_and_nothing_acknowledged_is_lost(
                 url = server.new_url().replace("127.0.0.1", network.here)
                 given["machines"] = network.machines
         found = two_services.two_services(
-            url=url,
-            folder=tmp_path / "store",
-            claims=12,
-            callers=4,
-            options=options,
-            **given,
+            url=url, folder=store, claims=CLAIMS, callers=6, options=options, **given
         )
     assert found.faults == []
-    assert found.decided == 10
-    assert len(found.acknowledged) >= 10 + 12
+    assert found.decided == CLAIMS
+    assert len(found.acknowledged) >= 2 * CLAIMS
     assert found.resent
+    assert [path for path in store.rglob("*") if path.stat().st_mode & 0o077] == [], "its owner's"

@@ -1,17 +1,12 @@
 """Webhooks: signed, sent again, given up visibly, and never in each other's way."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,15 +22,15 @@ SECRET = "s" * 32
 class Receiver:
     """A target on a free port; `status` is what it answers, `gate` holds the answer back."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.status, self.gate = 200, threading.Event()
         self.gate.set()
-        self.seen: list[tuple[dict[str, Any], bytes, str]] = []
-        self.marks: list[tuple[str | None, ...]] = []
+        self.seen = []
+        self.marks = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+            def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.seen.append((json.loads(body), body, self.headers[SIGNATURE]))
                 marks = ("X-Realdamage-Delivery", "X-Realdamage-Attempt")
@@ -45,16 +40,16 @@ class Receiver:
                 self.send_header("Location", "http://127.0.0.1:9/")
                 self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, *_):
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
 
 @pytest.fixture
-def receivers() -> Iterator[tuple[Receiver, Receiver]]:
+def receivers():
     made = (Receiver(), Receiver())
     yield made
     for one in made:
@@ -63,7 +58,7 @@ def receivers() -> Iterator[tuple[Receiver, Receiver]]:
 
 
 @pytest.fixture
-def hooks(tmp_path: Path, receivers: tuple[Receiver, Receiver], database_url: str) -> Webhooks:
+def hooks(tmp_path, receivers, database_url):
     path = tmp_path / "webhooks.txt"
     first, second = receivers
     path.write_text(f"# ours\n{first.url} {SECRET}\n{second.url} {SECRET} claim.decided\n")
@@ -71,15 +66,16 @@ def hooks(tmp_path: Path, receivers: tuple[Receiver, Receiver], database_url: st
     return Webhooks(read_targets(path), database, Metrics())
 
 
-def add(hooks: Webhooks, event: Any, claim_id: str = "A") -> None:
+def add(hooks, event, claim_id="A"):
     with hooks._database.transaction() as session:
         hooks.add(session, event, claim_id, state="open")
 
 
 @pytest.mark.databases
-def test_an_event_is_signed_and_goes_to_those_who_want_it(
-    hooks: Webhooks, receivers: tuple[Receiver, Receiver]
-) -> None:
+def test_an_event_is_signed_and_goes_to_those_who_want_it(hooks, receivers):
+    with suppress(ZeroDivisionError), hooks._database.transaction() as session:
+        hooks.add(session, "claim.judged", "B")
+        raise ZeroDivisionError  # so the change was not made
     add(hooks, "claim.judged")
     assert [hooks.deliver(target) for target in hooks.targets] == [1, 0]
     ((values, body, signature),) = receivers[0].seen
@@ -91,21 +87,9 @@ def test_an_event_is_signed_and_goes_to_those_who_want_it(
     assert hooks.listing("delivered", 10)["counts"] == {"delivered": 1}
 
 
-def test_nothing_is_sent_for_a_change_that_was_not_made(hooks: Webhooks) -> None:
-    with suppress(ZeroDivisionError), hooks._database.transaction() as session:
-        hooks.add(session, "claim.judged", "A")
-        raise ZeroDivisionError
-    assert hooks.deliver(hooks.targets[0]) == 0
-
-
-@pytest.mark.parametrize("status", [500, 302])
-def test_a_failure_is_tried_again_and_given_up_in_sight(
-    status: int,
-    hooks: Webhooks,
-    receivers: tuple[Receiver, Receiver],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    receivers[0].status = status
+def test_a_failure_is_tried_again_and_given_up_in_sight(hooks, receivers, monkeypatch):
+    """A redirect is a failure as well: it leads to an address that is not listed."""
+    receivers[0].status = 302
     add(hooks, "claim.judged")
     target, start = hooks.targets[0], time.time()
     waits = []
@@ -120,16 +104,14 @@ def test_a_failure_is_tried_again_and_given_up_in_sight(
     assert waits[1] > waits[0] > 30, "with growing waits"
     assert len(receivers[0].seen) == webhooks._ATTEMPTS
     (dead,) = hooks.listing("dead", 10)["deliveries"]
-    assert dead["error"] == f"HTTP {status}"
+    assert dead["error"] == "HTTP 302"
     assert not hooks.retry(dead["id"] + 1)
     receivers[0].status = 204
     assert hooks.retry(dead["id"])
     assert (hooks.deliver(target), hooks.listing("dead", 10)["deliveries"]) == (1, [])
 
 
-def test_a_delivery_whose_sender_was_killed_comes_again_marked(
-    hooks: Webhooks, receivers: tuple[Receiver, Receiver], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_delivery_whose_sender_was_killed_comes_again_marked(hooks, receivers, monkeypatch):
     add(hooks, "claim.judged")
     assert hooks._take(hooks.targets[0]) is not None, "and then it was killed"
     assert hooks.deliver(hooks.targets[0]) == 0, "another process may be sending it"
@@ -139,9 +121,8 @@ def test_a_delivery_whose_sender_was_killed_comes_again_marked(
     assert (number, attempt) == ("1", "2")
 
 
-def test_a_target_that_hangs_delays_no_other(
-    hooks: Webhooks, receivers: tuple[Receiver, Receiver], wait_until: Callable[..., None]
-) -> None:
+def test_a_target_that_hangs_delays_no_other(hooks, receivers, wait_until, monkeypatch):
+    monkeypatch.setattr(webhooks, "_POLL_S", 0.05)
     receivers[0].gate.clear()
     add(hooks, "claim.decided")
     hooks.start()
@@ -153,18 +134,15 @@ def test_a_target_that_hangs_delays_no_other(
     hooks.stop()
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_only_listed_targets_with_a_secret_are_called(tmp_path):
+    path = tmp_path / "webhooks.txt"
+    for line in (
         f"http://example.com/ {SECRET}",
         "https://example.com/ short",
         f"https://example.com/ {SECRET} claim.unheard",
-    ],
-)
-def test_only_listed_targets_with_a_secret_are_called(line: str, tmp_path: Path) -> None:
-    path = tmp_path / "webhooks.txt"
-    path.write_text(f"\n{line}\n")
-    with pytest.raises(UsageError, match=r"webhooks\.txt:2") as caught:
-        read_targets(path)
-    assert caught.value.code == "webhooks"
-    assert SECRET not in str(caught.value)
+    ):
+        path.write_text(f"\n{line}\n")
+        with pytest.raises(UsageError, match=r"webhooks\.txt:2") as caught:
+            read_targets(path)
+        assert caught.value.code == "webhooks"
+        assert SECRET not in str(caught.value)

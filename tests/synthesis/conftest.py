@@ -1,10 +1,7 @@
 """Diffusion pipelines with random weights, a few hundred kilobytes each, saved as the real ones
 are: folders that the engines load with their own code."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import pytest
 
@@ -21,13 +18,13 @@ VAE = {
 
 
 @pytest.fixture(scope="session")
-def prompts() -> dict[str, Any]:
+def prompts():
     """The `prompts` section that ships."""
     return plain(compose("synthesize", ["out=unused"]).prompts)
 
 
 @pytest.fixture(scope="session")
-def text_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def text_parts(tmp_path_factory):
     """A CLIP text encoder and a tokenizer that spells every word."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -35,12 +32,8 @@ def text_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tokenizer")
     letters = [chr(code) for code in range(33, 127)]
-    tokens = [
-        *letters,
-        *(f"{letter}</w>" for letter in letters),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
+    ends = [f"{letter}</w>" for letter in letters]
+    tokens = [*letters, *ends, "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
@@ -62,7 +55,7 @@ def text_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
 
 
-def stable_diffusion_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
+def stable_diffusion_parts(text_parts, channels):
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
@@ -91,11 +84,11 @@ def stable_diffusion_parts(text_parts: dict[str, Any], channels: int) -> dict[st
     }
 
 
-def saved(pipeline: str, channels: int) -> Any:
+def saved(pipeline, channels):
     """A fixture: the folder of a pipeline of diffusers whose network has `channels` inputs."""
 
     @pytest.fixture(scope="session")
-    def model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    def model(text_parts, tmp_path_factory):
         import diffusers
 
         folder = tmp_path_factory.mktemp("models") / f"tiny-{pipeline}"

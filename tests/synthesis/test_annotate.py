@@ -1,41 +1,29 @@
 """Honest overlays change what they draw and nothing else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from realdamage.synthesis.annotate import ANNOTATIONS, annotated
 
 
-def photo(height: int = 160, width: int = 220) -> np.ndarray:
+def photo(height=160, width=220):
     return np.random.default_rng(0).integers(60, 200, (height, width, 3)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("kind", ANNOTATIONS)
-def test_mask_is_what_changed(kind: str) -> None:
+def test_mask_is_what_changed(kind):
     rgb = photo()
     before = rgb.copy()
-    for seed in range(6):
+    for seed in range(4):
         edit = annotated(rgb, np.random.default_rng(seed), (kind,))
         np.testing.assert_array_equal(rgb, before)
-        assert edit.damage == ""
-        assert edit.rgb.dtype == np.uint8
+        assert (edit.damage, edit.rgb.dtype) == ("", np.uint8)
         np.testing.assert_array_equal(edit.mask, (edit.rgb != rgb).any(-1))
         assert 0.001 < edit.mask.mean() < (1.01 if kind == "tone" else 0.6)
 
 
-def test_annotations_are_deterministic_and_varied() -> None:
-    first, again = (
-        [annotated(photo(), np.random.default_rng(seed)).rgb for seed in range(10)]
-        for _ in range(2)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert len({rgb.tobytes() for rgb in first}) == 10
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (40, 800), (800, 40), (1700, 40)])
-def test_tiny_and_long_photos(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(40, 800), (800, 40), (1700, 40)])
+def test_long_photos(shape):
     for seed, kind in enumerate(ANNOTATIONS):
         edit = annotated(photo(*shape), np.random.default_rng(seed), (kind,))
         assert edit.rgb.shape == (*shape, 3)

@@ -1,50 +1,36 @@
 """Painted damage: every type, where it goes, and that nothing else changes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.synthesis.damage import TYPES
-from realdamage.synthesis.fields import to_bytes, to_linear
 from realdamage.synthesis.paint import Paint, draw_damage, find_object
 
 every_damage = pytest.mark.parametrize("damage", DAMAGES)
 
 
-def photo(height: int = 200, width: int = 260) -> np.ndarray:
+def photo():
     """A red box on a grey table with a little noise, uint8."""
-    image = Image.new("RGB", (width, height), (190, 188, 185))
-    box = (width * 0.3, height * 0.25, width * 0.7, height * 0.8)
-    ImageDraw.Draw(image).rectangle(box, fill=(180, 40, 35))
-    noise = np.random.default_rng(0).normal(0, 3, (height, width, 3))
+    image = Image.new("RGB", (260, 200), (190, 188, 185))
+    ImageDraw.Draw(image).rectangle((78, 50, 182, 160), fill=(180, 40, 35))
+    noise = np.random.default_rng(0).normal(0, 3, (200, 260, 3))
     return (np.asarray(image) + noise).clip(0, 255).astype(np.uint8)
 
 
-def scene(height: int = 240, width: int = 320) -> np.ndarray:
+def scene():
     """A soft colour gradient with a little texture, linear light."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    base = np.stack([0.3 + 0.2 * x / width, 0.25 + 0.2 * y / height, np.full_like(x, 0.35)], -1)
+    y, x = np.mgrid[0:120, 0:160].astype(np.float32)
+    base = np.stack([0.3 + 0.2 * x / 160, 0.25 + 0.2 * y / 120, np.full_like(x, 0.35)], -1)
     texture = 0.02 * np.random.default_rng(0).standard_normal(base.shape)
     return (base + texture).clip(0, 1).astype(np.float32)
 
 
-def test_linear_light_and_back_is_exact_for_every_byte() -> None:
-    every = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(to_bytes(to_linear(every)), every)
-
-
-def test_every_damage_of_the_manifest_can_be_drawn() -> None:
-    assert tuple(TYPES) == DAMAGES
-
-
 @every_damage
-def test_area_is_within_bounds_and_the_damage_can_be_seen(damage: str) -> None:
+def test_the_damage_can_be_seen_and_stays_on_the_product(damage):
     linear = scene()
     shares, contrasts = [], []
-    for seed in range(24):
+    for seed in range(12):
         out, alpha = draw_damage(linear, damage, np.random.default_rng(seed))
         shares.append((alpha > 0).mean())
         contrasts.append((np.abs(out - linear).max(-1) > 0.02).mean())
@@ -53,35 +39,27 @@ def test_area_is_within_bounds_and_the_damage_can_be_seen(damage: str) -> None:
     assert 0.01 < float(np.mean(shares)) < 0.10
     # Steps of 0.02 in linear light are about 6 levels of 255 in mid-tones: clearly visible.
     assert float(np.mean(contrasts)) > 0.004
+    for window in (np.s_[30:90, 50:110], np.s_[50:53, 50:53]):
+        product = np.zeros(linear.shape[:2], bool)
+        product[window] = True
+        for seed in range(3):
+            out, alpha = draw_damage(linear, damage, np.random.default_rng(seed), product)
+            assert not (alpha > 0)[~product].any()
+            np.testing.assert_array_equal(out[~product], linear[~product])
 
 
 @every_damage
-@pytest.mark.parametrize("region", [(60, 180, 100, 220), (100, 103, 100, 103)])
-def test_damage_stays_on_the_product(damage: str, region: tuple[int, int, int, int]) -> None:
-    linear = scene()
-    top, bottom, left, right = region
-    product = np.zeros(linear.shape[:2], bool)
-    product[top:bottom, left:right] = True
-    for seed in range(6):
-        out, alpha = draw_damage(linear, damage, np.random.default_rng(seed), product)
-        assert not (alpha > 0)[~product].any()
-        np.testing.assert_array_equal(out[~product], linear[~product])
-
-
-@every_damage
-def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
-    for rgb in (photo(), *(np.full((96, 96, 3), level, np.uint8) for level in (0, 255))):
+def test_paint_changes_the_mask_and_nothing_else(damage):
+    for rgb in (*(np.full((96, 96, 3), level, np.uint8) for level in (0, 255)), photo()):
         edit = Paint().apply(rgb, np.random.default_rng(2), damage)
-        assert edit.damage == damage
-        assert edit.rgb.dtype == np.uint8
+        assert (edit.damage, edit.rgb.dtype) == (damage, np.uint8)
         np.testing.assert_array_equal(edit.rgb[~edit.mask], rgb[~edit.mask])
-    edit = Paint().apply(photo(), np.random.default_rng(2), damage)
-    changed = (edit.rgb != photo()).any(-1)
+    changed = (edit.rgb != rgb).any(-1)
     assert changed.mean() > 0.002
     assert changed[edit.mask].mean() > 0.5
 
 
-def test_paint_finds_the_product_before_a_plain_background() -> None:
+def test_paint_finds_the_product_before_a_plain_background():
     rgb = photo()
     likely, region = find_object(rgb)
     assert region is not None
@@ -89,5 +67,5 @@ def test_paint_finds_the_product_before_a_plain_background() -> None:
     truth[50:160, 78:182] = True
     assert (region & truth).sum() / (region | truth).sum() > 0.9
     assert likely[truth].mean() > 3 * likely[~truth].mean()
-    for seed in range(10):
+    for seed in range(5):
         assert Paint().apply(rgb, np.random.default_rng(seed)).mask[region].any()

@@ -1,10 +1,7 @@
 """The prompt catalogue covers every damage in every language, and says what is missing where it is
 written."""
 
-from __future__ import annotations
-
 import copy
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,25 +12,23 @@ from realdamage.synthesis.prompts import FORMS, PromptCatalogue
 
 
 @pytest.fixture(scope="module")
-def catalogue(prompts: dict[str, Any]) -> PromptCatalogue:
+def catalogue(prompts):
     return PromptCatalogue(**prompts)
 
 
-def chinese(text: str) -> bool:
+def chinese(text):
     return any("\u4e00" <= letter <= "\u9fff" for letter in text)
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, ""])
-def test_every_damage_is_asked_for_in_english_and_chinese(
-    catalogue: PromptCatalogue, damage: str
-) -> None:
+def test_damage_is_asked_for_in_both_languages(catalogue, damage):
     rng = np.random.default_rng(0)
     for form in FORMS:
-        prompts = [catalogue.draw(form, damage, rng, ("en", "zh")) for _ in range(200)]
+        prompts = [catalogue.draw(form, damage, rng, ("en", "zh")) for _ in range(120)]
         assert {chinese(prompt.text) for prompt in prompts} == {True, False}
         assert all(chinese(prompt.text) == chinese(prompt.negative) for prompt in prompts)
         assert not any("{" in prompt.text + prompt.negative for prompt in prompts)
-        assert len({prompt.text for prompt in prompts}) > (100 if damage else 20)
+        assert len({prompt.text for prompt in prompts}) > (60 if damage else 20)
 
 
 @pytest.mark.parametrize(
@@ -47,9 +42,7 @@ def test_every_damage_is_asked_for_in_english_and_chinese(
         ("generic_share", 1.5, "generic_share=1.5"),
     ],
 )
-def test_what_is_wrong_with_a_catalogue_is_named(
-    prompts: dict[str, Any], path: str, value: Any, key: str
-) -> None:
+def test_what_is_wrong_with_a_catalogue_is_named(prompts, path, value, key):
     changed = copy.deepcopy(prompts)
     *parents, last = path.split(".")
     node = changed

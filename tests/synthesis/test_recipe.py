@@ -6,10 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Callable
+import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,9 @@ import pytest
 from PIL import Image, JpegImagePlugin
 from scipy import ndimage
 
-from realdamage.data.manifest import KIND_LABELS, KINDS, read_manifest, write_manifest
+from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.splits import check_splits, write_split_table
-from realdamage.data.writer import TablePool
+from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.errors import ConfigError, RealDamageError, SynthesisError, UsageError
 from realdamage.synthesis import runner
 from realdamage.synthesis.autoencoders import (
@@ -28,65 +28,124 @@ from realdamage.synthesis.autoencoders import (
     HouseCodecSpec,
     save_house_codec,
 )
-from realdamage.synthesis.engine import Edit, GeneratorSettings, engine_class
+from realdamage.synthesis.engine import Edit, GeneratorSettings
 from realdamage.synthesis.recipe import (
-    Base,
     IncludeSettings,
     Recipe,
     SourceSettings,
     WriterSettings,
     balanced_paint_share,
 )
-from realdamage.synthesis.runner import GroupMaker, clear
+from realdamage.synthesis.runner import clear
 
-SHARES = {"default": {"annotated": 0.6, "ai_region": 1.0, "ai_whole": 0.6, "pasted": 0.8}}
-ALL = {"annotated": 1.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 1.0}
-Row = dict[str, str]
+EVERY = {"annotated": 1.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 1.0}
 
 
 @pytest.fixture(scope="module")
-def codec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GeneratorSettings | None]:
+def codec(tmp_path_factory):
     """A codec with random weights, of the family toy."""
     path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
     save_house_codec(HouseCodec(HouseCodecSpec(stages=1, latent=2, width=4)), path)
     return {"tiny": GeneratorSettings(str(path), "toy")}
 
 
-@pytest.fixture
-def recipe(codec: dict[str, GeneratorSettings | None], tiny_manifest: Path) -> Recipe:
-    """Over the 16 real photos of `tiny_manifest`: PNG, split already."""
+@pytest.fixture(scope="module")
+def recipe(codec, photo_factory, tmp_path_factory):
+    """Over four real photos: PNG, two of them damaged, split already."""
+    root = tmp_path_factory.mktemp("source")
+    rows = []
+    for index, split in enumerate(("train", "val", "test", "train")):
+        name, damage = f"{index}.png", ("", "torn")[index % 2]
+        Image.fromarray(photo_factory(200, 240, index)).save(root / name)
+        condition = "damaged" if damage else "intact"
+        columns = {"condition": condition, "damage": damage, "source": "shop", "split": split}
+        rows.append({"file_name": name, "label": "real", "group": f"g{index}", **columns})
+    write_manifest(root, pd.DataFrame(rows))
     return Recipe(
         name="test",
         seed=3,
-        source=SourceSettings(str(tiny_manifest)),
-        shares=SHARES,
-        paint_share=0.5,
+        source=SourceSettings(str(root)),
+        shares={"default": EVERY},
+        paint_share=1.0,
+        overlay_share=0.0,
+        damages=["cracked", "stained"],
         generators=codec,
-        writer=WriterSettings([85, 95]),
+        writer=WriterSettings([97, 100]),
         workers=1,
     )
 
 
-def synthesize(recipe: Recipe, root: Path, overwrite: bool = False) -> runner.Summary:
+@pytest.fixture(scope="module")
+def made(recipe, tmp_path_factory):
+    """The set of the recipe, by two processes; tests must not change it."""
+    root = tmp_path_factory.mktemp("made") / "set"
+    synthesize(replace(recipe, workers=2), root)
+    return root
+
+
+def synthesize(recipe, root, overwrite=False):
     return runner.synthesize(recipe, root, {}, overwrite=overwrite)
 
 
-def contents(root: Path) -> dict[str, str]:
+def contents(root):
     paths = [path for folder in ("photos", "masks") for path in (root / folder).iterdir()]
     paths.append(root / "metadata.csv")
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def pixels(path: Path) -> np.ndarray:
+def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_a_second_folder_is_edited_too_and_included_once(
-    recipe: Recipe, tmp_path: Path, photo_factory: Callable[..., Any]
-) -> None:
+def test_every_photo_has_its_derived_kinds_all_saved_alike(made):
+    table = read_manifest(made).table
+    assert len(table) == 4 * 5
+    for group, rows in table.groupby("group"):
+        (base,) = rows[rows["pair"] == ""].to_dict("records")
+        assert base["kind"] == ("damaged" if base["condition"] == "damaged" else "original")
+        assert set(rows["kind"]) == {base["kind"], *EVERY}
+        saved = set()
+        for row in rows.to_dict("records"):
+            kind, path = row["kind"], made / row["file_name"]
+            assert row["label"] == KIND_LABELS[kind]
+            assert row["pair"] == ("" if row == base else base["file_name"])
+            same = ("condition", "source", "split", "group")
+            assert [row[name] for name in same] == [base[name] for name in same]
+            assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert (row["mask_file_name"] != "") == (row["label"] == "synthetic")
+            generators = {"ai_region": "tiny", "ai_whole": "tiny", "pasted": "paint"}
+            assert row["generator"] == generators.get(kind, "")
+            assert row["family"] == ("toy" if kind.startswith("ai_") else "")
+            # What is damaged already is not painted on by a generator.
+            painted = kind == "pasted" or (kind in generators and not base["damage"])
+            assert row["damage"] in (("cracked", "stained") if painted else (base["damage"],))
+            with Image.open(path) as image:
+                tables = tuple(tuple(table) for table in image.quantization.values())
+                sampling = JpegImagePlugin.get_sampling(image)
+                saved.add((image.format, image.mode, image.size, tables, sampling))
+                assert not image.getexif()
+            if not row["mask_file_name"]:
+                continue
+            mask = pixels(made / row["mask_file_name"])[..., 0] > 0
+            assert mask.shape == image.size[::-1]
+            if kind == "ai_whole":
+                assert mask.all()
+                continue
+            # Outside of its mask an edit is its original, but for a soft edge and JPEG.
+            difference = np.abs(pixels(path) - pixels(made / base["file_name"])).max(axis=2)
+            far = ~ndimage.binary_dilation(mask, iterations=30)
+            assert far.mean() > 0.2, kind
+            assert difference[far].max() <= 3, kind
+            assert difference[mask].mean() > 4 * difference[far].mean(), kind
+        assert len(saved) == 1, group
+
+
+def test_a_second_folder_is_edited_too_and_included_sets_become_parts(
+    recipe, write_set, tmp_path, photo_factory
+):
     """`wild` has two photos of its own, an edit of a third, and an edit that shows nothing."""
-    wild = tmp_path / "wild"
+    wild, root = tmp_path / "wild", tmp_path / "set"
     wild.mkdir()
     rows = [{"file_name": f"real{i}.png", "label": "real", "source": "camera"} for i in range(3)]
     edit = {"file_name": "edit.png", "label": "synthetic", "kind": "ai_whole", "family": "other"}
@@ -95,81 +154,85 @@ def test_a_second_folder_is_edited_too_and_included_once(
     for row, look in zip(rows, (0, 1, 2, 3, 2), strict=True):
         Image.fromarray(photo_factory(300, 260, look)).save(wild / row["file_name"])
     write_manifest(wild, pd.DataFrame(rows).fillna(""))
-    source = replace(recipe.source, more=[str(wild)], crop=200)
+    source = replace(recipe.source, more=[str(wild)], crop=96)
     with pytest.raises(SynthesisError) as caught:  # the other folder has splits
-        synthesize(replace(recipe, source=source), tmp_path / "set")
+        synthesize(replace(recipe, source=source), root)
     assert caught.value.code == "no_split"
     write_manifest(wild, pd.DataFrame(rows).fillna("").assign(split="val"))
     manifest = read_manifest(wild)
     write_split_table(tmp_path / "splits.csv", manifest, manifest.table)
-    include: dict[str, IncludeSettings | None] = {
-        "wild": IncludeSettings(str(wild), splits=str(tmp_path / "splits.csv"))
+    other = write_set(tmp_path / "other", groups=6, splits=False)
+    include = {
+        "wild": IncludeSettings(str(wild), splits=str(tmp_path / "splits.csv")),
+        "generated": IncludeSettings(str(other), exceptions={"source": "few real photos"}),
+        "left_out": None,
     }
-    synthesize(replace(recipe, source=source, include=include), tmp_path / "set")
-    table = read_manifest(tmp_path / "set").table
-    edited = table[(table["part"] == "photos") & (table["source"] == "camera")]
+    whole = replace(recipe, source=source, include=include)
+    synthesize(whole, root)
+    table = read_manifest(root).table
+    check_splits(table)
+    parts = dict(list(table.groupby("part")))
+    assert set(parts) == {"photos", "wild", "generated"}
+    edited = parts["photos"][parts["photos"]["source"] == "camera"]
     assert (edited["kind"] == "original").sum() == 2
     assert set(edited["family"]) > {"toy"}
     assert all(group.startswith("wild/") for group in edited["group"])
-    for name in edited["file_name"]:
-        with Image.open(tmp_path / "set" / name) as image:
-            assert image.size == (192, 192)  # the crop less the writer's offset
-    included = table[table["part"] == "wild"]
-    assert sorted(included["kind"]) == ["ai_whole", "original"]
-    assert set(included["split"]) == {"val"}
+    assert {pixels(root / name).shape for name in edited["file_name"]} == {(88, 88, 3)}
+    assert sorted(parts["wild"]["kind"]) == ["ai_whole", "original"]
+    assert set(parts["wild"]["split"]) == {"val"}
+    for column in ("file_name", "group"):
+        assert parts["generated"][column].str.startswith("generated/").all()
+    assert set(parts["generated"]["label"]) == {"real", "synthetic"}
+    sizes = {
+        part: {pixels(root / name).shape for name in rows["file_name"]}
+        for part, rows in parts.items()
+    }
+    assert sizes["wild"] | sizes["generated"] <= sizes["photos"]
+    exceptions = json.loads((root / "audit_exceptions.json").read_text())
+    assert exceptions == [{"part": "generated", "test": "source", "reason": "few real photos"}]
+    before = (root / "metadata.csv").read_bytes()
+    assert synthesize(whole, root).made == 0
+    assert (root / "metadata.csv").read_bytes() == before
+    clear(root)
+    assert not list(root.iterdir())
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    straight = synthesize(recipe, tmp_path / "straight")
-    make: Callable[[int], int] = runner._make
+def test_an_interrupted_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
+    recipe, made, tmp_path, monkeypatch
+):
+    gone = {"gone": GeneratorSettings("gone.safetensors", "toy")}
+    with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
+        synthesize(replace(recipe, generators=gone), tmp_path / "cut")
+    assert list((tmp_path / "cut").iterdir()) == []  # so that the next run may have it
+    make = runner._make
 
-    def fail_at_five(index: int) -> int:
-        if index == 5:
+    def fail_at_three(job, index):
+        if index == 3:
             raise SynthesisError("the power went")
-        return make(index)
+        return make(job, index)
 
-    monkeypatch.setattr(runner, "_make", fail_at_five)
+    monkeypatch.setattr(runner, "_make", fail_at_three)
     with pytest.raises(SynthesisError, match="the power went"):
         synthesize(recipe, tmp_path / "cut")
     assert not (tmp_path / "cut" / "metadata.csv").exists()
     monkeypatch.setattr(runner, "_make", make)
     resumed = synthesize(recipe, tmp_path / "cut")
-    assert 0 < resumed.made < straight.made == resumed.photos
-    assert contents(tmp_path / "cut") == contents(tmp_path / "straight")
+    assert 0 < resumed.made < resumed.photos == len(read_manifest(made))
+    assert contents(tmp_path / "cut") == contents(made)
     # Once it is finished, nothing is loaded or written again: the splits may be the user's by now.
-    with monkeypatch.context() as patched:
-        patched.setattr(runner, "_start_worker", fail_at_five)
-        patched.setattr(runner, "write_manifest", fail_at_five)
-        again = synthesize(recipe, tmp_path / "cut")
-    assert (again.made, again.photos) == (0, straight.photos)
-    assert synthesize(recipe, tmp_path / "cut", overwrite=True).made == straight.made
-
-
-def test_a_run_that_fails_at_once_does_not_block_the_next(recipe: Recipe, tmp_path: Path) -> None:
-    gone: dict[str, GeneratorSettings | None] = {
-        "gone": GeneratorSettings("gone.safetensors", "toy")
-    }
-    with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
-        synthesize(replace(recipe, generators=gone, workers=2), tmp_path / "set")
-    assert list((tmp_path / "set").iterdir()) == []
-    made = synthesize(replace(recipe, workers=2), tmp_path / "set").made
-    assert made == synthesize(recipe, tmp_path / "one").made
-    # Any number of workers makes the same set.
-    assert contents(tmp_path / "set") == contents(tmp_path / "one")
+    monkeypatch.setattr(runner, "for_each", lambda *_: pytest.fail("works"))
+    monkeypatch.setattr(runner, "write_manifest", lambda *_: pytest.fail("writes"))
+    again = synthesize(recipe, tmp_path / "cut")
+    assert (again.made, again.photos) == (0, resumed.photos)
 
 
 def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
-    run_command: Callable[..., Any],
-    photo_factory: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run_command, photo_factory, tmp_path, monkeypatch
+):
     (tmp_path / "mine").mkdir()
     for index in range(8):
-        Image.fromarray(photo_factory(80, 96, index)).save(tmp_path / "mine" / f"{index}.jpg")
-    reached: list[Any] = []
+        Image.fromarray(photo_factory(72, 72, index)).save(tmp_path / "mine" / f"{index}.jpg")
+    reached = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: reached.append(address))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: reached.append(address))
     given = ("+recipe=codecs", "recipe.source.root=mine", "out=set", "recipe.workers=1")
@@ -182,21 +245,19 @@ def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
     assert set(table["split"]) == {"train", "val", "test", "policy"}
 
 
-def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_another_recipe_is_refused_until_it_is_cleared(recipe, tmp_path):
     """And nothing of the user's own is removed."""
     root, other = tmp_path / "set", replace(recipe, seed=4)
     synthesize(recipe, root)
     mine = {root / "notes.txt", root / "photos" / "holiday.jpg", root / "masks" / "holiday.png"}
     for path in mine:
         path.write_text("mine")
-    fewer = replace(recipe.source, per_source=2)
+    fewer = replace(recipe.source, per_source=3)
     for changed in (other, replace(recipe, source=fewer)):  # or the same recipe over other photos
         with pytest.raises(UsageError) as caught:
             synthesize(changed, root)
         assert caught.value.code == "other_set"
-    synthesize(other, root, overwrite=True)
+    assert synthesize(other, root, overwrite=True).made > 0
     clear(root)
     assert {path for path in root.rglob("*") if path.is_file()} == mine
     for overwrite in (False, True):
@@ -216,17 +277,13 @@ def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
         ({"generators": {"x": GeneratorSettings("w", engine="paint")}}, "engine=paint"),
     ],
 )
-def test_wrong_settings_are_named(
-    recipe: Recipe, tmp_path: Path, changes: dict[str, Any], key: str
-) -> None:
+def test_wrong_settings_are_named(recipe, tmp_path, changes, key):
     with pytest.raises((SynthesisError, ConfigError, UsageError), match=key):
         synthesize(replace(recipe, **changes), tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
 
-def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(
-    recipe: Recipe, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(recipe, caplog):
     """In expectation: by the counts that the recipe plans and the share of painted edits that it
     works out."""
     shares = {
@@ -248,138 +305,27 @@ def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(
     assert len(caplog.records) == 1
 
 
-def test_an_included_set_becomes_a_part_in_the_others_sizes_and_with_its_exception(
-    recipe: Recipe, write_set: Any, tmp_path: Path
-) -> None:
-    other, root = write_set(tmp_path / "other", groups=6, splits=False), tmp_path / "set"
-    include = IncludeSettings(str(other), exceptions={"source": "few real photos"})
-    whole = replace(recipe, include={"generated": include, "left_out": None})
-    synthesize(whole, root)
-    table = read_manifest(root).table
-    assert set(table["part"]) == {"photos", "generated"}
-    added, own = (table[table["part"] == part] for part in ("generated", "photos"))
-    assert added["file_name"].str.startswith("generated/photos/").all()
-    assert added["group"].str.startswith("generated/").all()
-    assert set(added["label"]) == {"real", "synthetic"}
-    check_splits(table)
-    sizes = [{pixels(root / name).shape for name in part["file_name"]} for part in (added, own)]
-    assert sizes[0] <= sizes[1]
-    exceptions = json.loads((root / "audit_exceptions.json").read_text())
-    assert exceptions == [{"part": "generated", "test": "source", "reason": "few real photos"}]
-    before = (root / "metadata.csv").read_bytes()
-    assert synthesize(whole, root).made == 0
-    assert (root / "metadata.csv").read_bytes() == before
-    clear(root)
-    assert not list(root.iterdir())
-
-
-def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_whose_machines_do_not_share_the_folder_is_named(recipe, tmp_path, monkeypatch):
     """The rest of Ray is tested on a cluster, in tests/scale."""
-    from realdamage.scale import cluster
-
-    monkeypatch.setattr(cluster, "in_actors", lambda *given, **more: iter(()))
+    cluster = SimpleNamespace(in_actors=lambda *_, **__: iter(()))
+    monkeypatch.setitem(sys.modules, "realdamage.scale.cluster", cluster)
     with pytest.raises(RealDamageError) as caught:
         runner.synthesize(recipe, tmp_path / "ray", {}, runner="ray")
     assert caught.value.code == "folder_not_shared"
 
 
-# One group.
-
-
-@pytest.fixture(scope="module")
-def photo(photo_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("source") / "photo.png"
-    Image.fromarray(photo_factory(200, 240, 0)).save(path)
-    return str(path)
-
-
-@pytest.fixture
-def group(codec: dict[str, GeneratorSettings | None], tmp_path: Path) -> Callable[..., list[Row]]:
-    """`group(base, seed=0, quality=100, …)`: the rows of a group in `tmp_path / str(seed)`; more
-    goes to the recipe."""
-
-    def make(base: Base, seed: int = 0, quality: int = 100, **changes: Any) -> list[Row]:
-        given = {"damages": ["cracked", "stained"], "overlay_share": 0.0, "generators": codec}
-        recipe = Recipe(**{**given, **changes})
-        engines = {
-            name: engine_class(each.engine)(name, each, {})
-            for name, each in recipe.loadable().items()
-        }
-        maker = GroupMaker(recipe, engines, TablePool.of_qualities(quality, quality), [base])
-        return maker.group(base, 3, tmp_path / str(seed), np.random.default_rng(seed))
-
-    return make
-
-
-def by_kind(rows: list[Row]) -> dict[str, Row]:
-    return {row["kind"]: row for row in rows}
-
-
-@pytest.mark.parametrize("condition", ["intact", "damaged"])
-def test_a_group_holds_the_base_and_the_four_derived_kinds(
-    group: Any, photo: str, condition: str, tmp_path: Path
-) -> None:
-    damage = "cracked" if condition == "damaged" else ""
-    base = Base(photo, damage, condition, "shop", shares=ALL, paint_share=1.0)
-    rows = by_kind(group(base))
-    first = "damaged" if damage else "original"
-    assert set(rows) == set(KINDS) - ({"original", "damaged"} - {first})
-    for kind, row in rows.items():
-        data = (tmp_path / "0" / row["file_name"]).read_bytes()
-        assert row["label"] == KIND_LABELS[kind]
-        assert row["pair"] == ("" if kind == first else rows[first]["file_name"])
-        assert (row["condition"], row["group"], row["source"]) == (condition, "shop/000003", "shop")
-        assert row["sha256"] == hashlib.sha256(data).hexdigest()
-        assert (row["mask_file_name"] != "") == (row["label"] == "synthetic")
-        generators = {"ai_region": "tiny", "ai_whole": "tiny", "pasted": "paint"}
-        assert row["generator"] == generators.get(kind, "")
-        assert row["family"] == ("toy" if kind.startswith("ai_") else "")
-    assert rows[first]["damage"] == rows["annotated"]["damage"] == damage
-    assert rows["ai_region"]["damage"] in ("cracked", "stained")
-
-
-def test_all_photos_of_a_group_are_saved_alike(group: Any, photo: str, tmp_path: Path) -> None:
-    found = set()
-    for row in group(Base(photo, shares=ALL), quality=90):
-        with Image.open(tmp_path / "0" / row["file_name"]) as image:
-            tables = tuple(tuple(table) for table in image.quantization.values())
-            sampling = JpegImagePlugin.get_sampling(image)
-            found.add((image.format, image.mode, image.size, tables, sampling))
-            assert not image.getexif()
-        if row["mask_file_name"]:
-            with Image.open(tmp_path / "0" / row["mask_file_name"]) as mask:
-                assert mask.size == image.size
-    assert len(found) == 1
-
-
-def test_outside_of_its_mask_an_edit_is_its_original(
-    group: Any, photo: str, tmp_path: Path
-) -> None:
-    rows, root = by_kind(group(Base(photo, shares=ALL, paint_share=1.0))), tmp_path / "0"
-    original = pixels(root / rows["original"]["file_name"])
-    for kind in ("ai_region", "pasted"):
-        mask = pixels(root / rows[kind]["mask_file_name"])[..., 0] > 0
-        difference = np.abs(pixels(root / rows[kind]["file_name"]) - original).max(axis=2)
-        # The feather of the blend and JPEG's blocks reach a little beyond.
-        far = ~ndimage.binary_dilation(mask, iterations=30)
-        assert far.mean() > 0.2, kind
-        assert difference[far].max() <= 3, kind
-        assert difference[mask].mean() > 4 * difference[far].mean(), kind
-    assert pixels(root / rows["ai_whole"]["mask_file_name"]).min() == 255
-
-
-def test_annotations_on_edits_are_not_called_synthetic(
-    group: Any, photo: str, tmp_path: Path
-) -> None:
-    base = Base(photo, shares={"ai_whole": 1.0})
-    plain = pixels(tmp_path / "0" / group(base)[1]["file_name"])
-    row = group(base, overlay_share=1.0)[1]
-    unmarked = pixels(tmp_path / "0" / row["mask_file_name"])[..., 0] == 0
-    assert 0 < unmarked.mean() < 0.9
-    changed = np.abs(pixels(tmp_path / "0" / row["file_name"]) - plain).max(axis=2)
-    assert changed[unmarked].mean() > 5 * changed[~unmarked].mean()
+def test_annotations_on_edits_are_not_called_synthetic(recipe, tmp_path):
+    plain, marked = tmp_path / "plain", tmp_path / "marked"
+    wholes = replace(recipe, shares={"default": {"ai_whole": 1.0}})
+    synthesize(wholes, plain)
+    synthesize(replace(wholes, overlay_share=1.0), marked)
+    table = read_manifest(marked).table
+    for row in table[table["kind"] == "ai_whole"].to_dict("records"):
+        unmarked = pixels(marked / row["mask_file_name"])[..., 0] == 0
+        assert 0 < unmarked.mean() < 0.9
+        name = row["file_name"]
+        changed = np.abs(pixels(marked / name) - pixels(plain / name)).max(axis=2)
+        assert changed[unmarked].mean() > 5 * changed[~unmarked].mean()
 
 
 class Darken:
@@ -390,10 +336,10 @@ class Darken:
     fills_machine: ClassVar = True
     asked: ClassVar[list[str]] = []
 
-    def __init__(self, name: str, settings: GeneratorSettings, prompts: Any) -> None:
+    def __init__(self, name, settings, prompts):
         self.weights = str(settings.weights)
 
-    def apply(self, rgb: Any, kind: str, damage: str, rng: np.random.Generator) -> Edit:
+    def apply(self, rgb, kind, damage, rng):
         Darken.asked.append(damage)
         mask = np.zeros(rgb.shape[:2], np.bool_)
         mask[: rgb.shape[0] // 2] = True
@@ -401,19 +347,21 @@ class Darken:
         return Edit(edited, mask, damage, {"model": self.weights})
 
 
-def test_an_engine_is_one_class_and_one_entry_of_a_recipe(
-    group: Any, photo: str, codec: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_is_one_class_and_one_entry_of_a_recipe(recipe, tmp_path, monkeypatch):
     """It gets the edits that it can make, and its details reach the manifest."""
     monkeypatch.setattr(runner, "Darken", Darken, raising=False)
     mine = GeneratorSettings("hub/mine", "mine", "realdamage.synthesis.runner:Darken")
-    base = Base(photo, shares={"ai_region": 4.0, "ai_whole": 2.0}, paint_share=0.5)
-    rows = group(base, seed=1, generators={**codec, "dark": mine})
-    dark = [row for row in rows if row["generator"] == "dark"]
-    assert {row["kind"] for row in dark} == {"ai_region"}
-    assert {(row["family"], row["model"]) for row in dark} == {("mine", "hub/mine")}
-    assert [row["damage"] for row in dark] == Darken.asked
-    assert {row["generator"] for row in rows if row["kind"] == "ai_whole"} == {"tiny"}
-    recipe = Recipe(generators={"dark": mine})
-    assert recipe.digest({"a": 1}) != recipe.digest({"a": 2})
-    assert Recipe(generators=codec).digest({"a": 1}) == Recipe(generators=codec).digest({"a": 2})
+    shares = {"default": {"ai_region": 4.0, "ai_whole": 2.0}}
+    generators = {**recipe.generators, "dark": mine}
+    with_mine = replace(recipe, generators=generators, shares=shares, paint_share=0.5)
+    synthesize(with_mine, tmp_path / "set")
+    table = read_manifest(tmp_path / "set").table
+    dark = table[table["generator"] == "dark"]
+    assert set(dark["kind"]) == {"ai_region"}
+    assert set(dark["family"] + dark["model"]) == {"minehub/mine"}
+    for damage, asked in zip(dark["damage"], Darken.asked, strict=True):
+        assert damage == asked or (damage, asked) == ("torn", "")  # that of the photo itself
+    assert set(table["generator"][table["kind"] == "ai_whole"]) == {"tiny"}
+    # Prompts count only for engines that use them.
+    assert with_mine.digest({"a": 1}) != with_mine.digest({"a": 2})
+    assert recipe.digest({"a": 1}) == recipe.digest({"a": 2})

@@ -1,12 +1,9 @@
 """Figures reach the CSV and the README from evaluations alone, with their origin."""
 
-from __future__ import annotations
-
 import csv
 import json
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,7 +22,7 @@ RUN = {
     "date": "2026-01-02T03:04:05+00:00",
 }
 ROW = {"n": 7, "auroc": 0.75, "tpr_at_fpr_1": None, "tpr_at_fpr_5": 0.25, "trained_on": True}
-METRICS: dict[str, Any] = {
+METRICS = {
     **{"n": 20, "auroc": 0.875, "tpr_at_fpr_1": None, "tpr_at_fpr_5": 0.5},
     "intervals": {"auroc": [0.8, 0.95], "tpr_at_fpr_1": None, "tpr_at_fpr_5": [0.25, 0.75]},
     "slices": {"generator": [{"generator": "g1", **ROW, "auroc_low": 0.5, "auroc_high": 0.9}]},
@@ -43,7 +40,7 @@ METRICS: dict[str, Any] = {
 
 
 @pytest.fixture
-def evaluation(tmp_path: Path) -> str:
+def evaluation(tmp_path):
     """NAME=FOLDER of an evaluation of two photos."""
     folder = tmp_path / "evaluation"
     folder.mkdir()
@@ -53,7 +50,7 @@ def evaluation(tmp_path: Path) -> str:
     return f"test={folder}"
 
 
-def test_a_new_shop_is_counted_over_all_sources(tmp_path: Path) -> None:
+def test_a_new_shop_is_counted_over_all_sources(tmp_path):
     rows = [{"fold": name, "left_out": "all", "auroc": 0.8} for name in ("f", "mean", "worst")]
     for n, review, found in ((300, 200, 0.2), (100, 100, 0.4)):
         shop = {"column": "source", "n_real": n, "honest_synthetic": 1, "honest_review": review}
@@ -68,7 +65,7 @@ def test_a_new_shop_is_counted_over_all_sources(tmp_path: Path) -> None:
     assert text.count("400 honest photos of 2 sources that 1 model") == 1
 
 
-def test_figures_reach_the_csv_and_the_readme(evaluation: str, tmp_path: Path) -> None:
+def test_figures_reach_the_csv_and_the_readme(evaluation, tmp_path):
     target, readme = tmp_path / "x.csv", tmp_path / "README.md"
     start, end = TOOL["MARKS"]["figures"]
     readme.write_text(f"before\n{start}\nstale\n{end}\nafter\n")
@@ -94,7 +91,7 @@ def test_figures_reach_the_csv_and_the_readme(evaluation: str, tmp_path: Path) -
     assert "rare" not in text  # one photo is in the CSV only
 
 
-def test_what_cannot_be_read_or_filled_changes_nothing(evaluation: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_or_filled_changes_nothing(evaluation, tmp_path):
     target, readme = tmp_path / "x.csv", tmp_path / "README.md"
     readme.write_text("no marks")
     assert TOOL["main"]([evaluation, "--csv", str(target), "--readme", str(readme)]) == 3

@@ -1,12 +1,8 @@
 """The command that makes the package's own codecs learns from train photos only."""
 
-from __future__ import annotations
-
 import runpy
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -18,9 +14,7 @@ TOOL = runpy.run_path(str(Path(__file__).with_name("train_codec.py")))
 
 
 @pytest.mark.slow
-def test_a_codec_learns_from_train_photos_only(
-    tmp_path: Path, photo_factory: Callable[..., np.ndarray]
-) -> None:
+def test_a_codec_learns_from_train_photos_only(tmp_path, photo_factory):
     for seed in range(3):
         Image.fromarray(photo_factory(80, 90, seed)).save(tmp_path / f"{seed}.png")
     (tmp_path / "3.png").write_bytes(b"locked away: reading it fails")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import runpy
 import subprocess
@@ -20,9 +19,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,9 @@ from PIL import Image
 from realdamage.claims.database import Database
 from realdamage.service.auth import hash_key
 
-Server: Any = runpy.run_path(str(Path(__file__).parents[1] / "postgres.py"))["Server"]
+_TESTS = Path(__file__).parents[1]
+Server: Any = runpy.run_path(str(_TESTS / "postgres.py"))["Server"]
+_Process: Any = runpy.run_path(str(_TESTS / "serving.py"))["Process"]
 _KEYS = {name: f"{name}-" + "k" * 32 for name in ("shop", "ana", "bo")}
 _ROLES = {"ana": "reviewer", "bo": "reviewer"}
 _TIMEOUT_S = 60.0
@@ -66,9 +67,10 @@ class Machine:
     namespace: str = ""
     link: str = ""
 
-    def run(self, *command: str) -> subprocess.Popen[str]:
+    def serve(self, *options: str) -> Any:
+        """A process of `realdamage serve`."""
         inside = ("ip", "netns", "exec", self.namespace) if self.namespace else ()
-        return subprocess.Popen([*inside, *command], stderr=subprocess.PIPE, text=True)
+        return _Process("--host", self.address, *options, inside=inside)
 
     def cut(self) -> None:
         """Take its network away."""
@@ -118,33 +120,16 @@ def _ip(*arguments: str, check: bool = True) -> None:
 
 
 class Service:
-    """A process of `realdamage serve` on a free port."""
+    """A service and how callers reach it."""
 
     def __init__(self, machine: Machine, *options: str) -> None:
-        serve = (sys.executable, "-m", "realdamage", "serve", "--host", machine.address)
-        self.machine, self.timeout = machine, _TIMEOUT_S
-        self.process = machine.run(*serve, "--port", "0", *options)
-        self.url = ""
-        for line in self.process.stderr or ():
-            event = json.loads(line)
-            self.url = event.get("url", self.url)
-            if event["event"] == "ready":
-                break
-        else:
-            raise SystemExit(f"a service ended with code {self.process.wait()}")
-        threading.Thread(target=self._drain, daemon=True).start()
-
-    def _drain(self) -> None:
-        for _ in self.process.stderr or ():
-            pass
-
-    def kill(self) -> None:
-        self.process.kill()
+        self.timeout = _TIMEOUT_S
+        self.process = machine.serve(*options)
 
     def call(self, method: str, path: str, by: str = "shop", **options: Any) -> httpx.Response:
-        headers = {"X-API-Key": _KEYS[by]}
-        url = f"{self.url}/v1/{path}"
-        return httpx.request(method, url, headers=headers, timeout=self.timeout, **options)
+        options |= {"headers": {"X-API-Key": _KEYS[by]}, "timeout": self.timeout}
+        answer: httpx.Response = self.process.client.request(method, f"/v1/{path}", **options)
+        return answer
 
     def keep(self, claim_id: str, seed: int) -> httpx.Response:
         """Send a claim of one photo, to be kept."""
@@ -171,24 +156,29 @@ def two_services(
     machines: Sequence[Machine] = (Machine(), Machine()),
     cut: bool = False,
 ) -> Findings:
-    """Run the trial. url: of an empty database. claims: acknowledged before the kill, and decided.
-
-    callers: threads. options: of `realdamage serve`. cut: one loses its network instead.
+    """Run the trial. url: of an empty database; "": a file in the folder. claims: acknowledged
+    before the kill, and decided. callers: threads. options: of `realdamage serve`. cut: one loses
+    its network instead.
     """
     found = Findings()
     lines = [f"{hash_key(key, name)} {_ROLES.get(name, '')}" for name, key in _KEYS.items()]
-    given = ("--store", str(folder), "--database", url, "--api-key-hashes", ",".join(lines))
+    given = ["--store", str(folder), "--api-key-hashes", ",".join(lines)]
+    given += ["--database", url] if url else []
     with ExitStack() as stack:
-        services = [stack.enter_context(_running(one, *given, *options)) for one in machines]
+        services = []
+        for machine in machines:
+            services.append(Service(machine, *given, *options))
+            stack.callback(services[-1].process.kill)
         _decide_twice(services, found, min(claims, 10))
         services[0].timeout = _LOST_S if cut else _TIMEOUT_S
-        _lose_one(services, found, claims, callers, machines[0].cut if cut else services[0].kill)
+        lose = machines[0].cut if cut else services[0].process.kill
+        _lose_one(services, found, claims, callers, lose)
         survivor = services[1]
         for claim_id in sorted(found.acknowledged):
             for path in (f"claims/{claim_id}", f"claims/{claim_id}/case"):
                 if survivor.call("GET", path).status_code != 200:
                     found.faults.append(f"{claim_id}: acknowledged and lost ({path})")
-    report = Database(url).verify()
+    report = Database.of_store(folder, url).verify()
     found.faults += report.problems
     found.log_entries = len(report.entries)
     written = [one for one in report.entries if one["event"] == "evidence_written"]
@@ -196,16 +186,6 @@ def two_services(
         fault = f"{len(written)} claims in the log, {len(found.acknowledged)} acknowledged"
         found.faults.append(fault)
     return found
-
-
-@contextmanager
-def _running(machine: Machine, *options: str) -> Iterator[Service]:
-    service = Service(machine, *options)
-    try:
-        yield service
-    finally:
-        service.kill()
-        service.process.wait()
 
 
 def _decide_twice(services: list[Service], found: Findings, count: int) -> None:
@@ -257,6 +237,8 @@ def _lose_one(
                 found.acknowledged.add(claim_id)
             else:
                 found.faults.append(f"{claim_id}: {answer.status_code} {answer.text[:200]}")
+            if answer.status_code == 200 and answer.json()["photos"][0]["duplicates"]:
+                found.faults.append(f"{claim_id}: an honest retry looks like another claim")
             number += 1
             if len(found.waits) >= claims:
                 enough.set()

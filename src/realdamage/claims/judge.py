@@ -9,6 +9,7 @@ import importlib.metadata
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from realdamage.claims.decide import (
@@ -226,6 +227,7 @@ def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -
     from realdamage.photo_pairs import prepare
     from realdamage.photo_pairs.persist import find_differing_damage
 
+    listed: dict[str, Prepared] = {}  # prepared once, as finding features takes the most time
     found, left = [], _MAX_PAIRS
     for photo, one in zip(photos, looked, strict=True):
         differs: list[tuple[str, DamageDiffers]] = []
@@ -235,9 +237,11 @@ def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -
             if other is one or one.prepared is None or other.prepared is None or left <= 0:
                 continue
             left -= 1
-            listed = prepare(other.prepared.photo, "listing")
-            pair = find_differing_damage(one.prepared, listed, boxes)
-            differs += [(other.photo.name, differing) for differing in pair]
+            name = other.photo.name
+            if name not in listed:
+                listed[name] = prepare(other.prepared.photo, "listing")
+            pair = find_differing_damage(one.prepared, listed[name], boxes)
+            differs += [(name, differing) for differing in pair]
         found.append(replace(photo, differs=tuple(differs)))
     return found
 
@@ -270,6 +274,7 @@ def _check_bounds(
         )
 
 
+@cache
 def _versions() -> Mapping[str, str]:
     found = {}
     for package in _PACKAGES:

@@ -125,19 +125,18 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     return shares
 
 
-def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
-    """(low, high) of the draws [..., b] of each figure (Efron & Tibshirani 1993, ch. 13).
+def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:
+    """The 95% interval (low, high) of the draws [..., b] of each figure.
 
-    Undefined draws are left out; both ends are NaN where they are more than half, or where there is
-    no draw.
+    Efron & Tibshirani 1993, ch. 13. Undefined draws are left out; both ends are NaN where they are
+    more than half, or where there is no draw.
     """
     if not draws.shape[-1]:
         nothing = np.full(draws.shape[:-1], np.nan)
         return nothing, nothing
     undefined = np.isnan(draws).mean(axis=-1, keepdims=True) > 0.5
-    tail = (1 - level) / 2
     # Figures without any value would make nanquantile warn; their content does not matter.
-    ends = np.nanquantile(np.where(undefined, 0.0, draws), [tail, 1 - tail], axis=-1)
+    ends = np.nanquantile(np.where(undefined, 0.0, draws), [0.025, 0.975], axis=-1)
     low, high = np.where(undefined[..., 0], np.nan, ends)
     return low, high
 

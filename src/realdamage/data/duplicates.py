@@ -47,10 +47,10 @@ class Grouping(NamedTuple):
 
 
 def perceptual_hashes(
-    paths: Sequence[str | Path], *, workers: int | None = None, progress: Track = no_progress
+    paths: Sequence[str | Path], progress: Track = no_progress
 ) -> list[PhotoHash]:
     """`perceptual_hash` of each file, in parallel. Raises PhotoError: a file cannot be read."""
-    count = min(workers or available_processors(), len(paths) // 32)
+    count = min(available_processors(), len(paths) // 32)
     hashes = for_each(_hash, paths, range(len(paths)), count)
     return list(progress(hashes, len(paths), "hashing photos"))
 
@@ -89,7 +89,7 @@ def duplicate_groups(
 
 
 def near_duplicate_groups(
-    manifest: Manifest, *, workers: int | None = None, progress: Track = no_progress
+    manifest: Manifest, *, progress: Track = no_progress
 ) -> tuple[pd.Series, Grouping]:
     """The column `group` after near-duplicates were joined with the manifest's own links.
 
@@ -98,7 +98,7 @@ def near_duplicate_groups(
     """
     table = manifest.table
     paths = [manifest.path(name) for name in table["file_name"]]
-    found = duplicate_groups(perceptual_hashes(paths, workers=workers, progress=progress))
+    found = duplicate_groups(perceptual_hashes(paths, progress))
     n = len(table)
     rows = np.arange(n)
     # A graph of photos and of the groups that link them: those of the manifest and those found.
@@ -130,11 +130,7 @@ def _candidates(coarse: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64
 
 
 def _capped(
-    n: int,
-    pairs: npt.NDArray[np.int64],
-    distances: npt.NDArray[np.int64],
-    radius: int,
-    cap: int,
+    n: int, pairs: npt.NDArray[np.int64], distances: npt.NDArray[np.int64], radius: int, cap: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...]]:
     """Drops the longer links of groups beyond the cap until they fall apart."""
     warnings: list[str] = []

@@ -23,15 +23,14 @@ from PIL import Image, UnidentifiedImageError
 
 from realdamage.core.decode import read_file
 from realdamage.data.tables import read_table
-from realdamage.data.vocabulary import ALLOWED_VALUES, REQUIRED_COLUMNS
-
-# Other rooms take these words from here.
-from realdamage.data.vocabulary import DAMAGES as DAMAGES
-from realdamage.data.vocabulary import KIND_LABELS as KIND_LABELS
-from realdamage.data.vocabulary import KINDS as KINDS
-from realdamage.data.vocabulary import KNOWN_COLUMNS as KNOWN_COLUMNS
-from realdamage.data.vocabulary import LABELS as LABELS
-from realdamage.data.vocabulary import SPLITS as SPLITS
+from realdamage.data.vocabulary import (
+    ALLOWED_VALUES,
+    KIND_LABELS,
+    KNOWN_COLUMNS,
+    LABELS,
+    REQUIRED_COLUMNS,
+    SPLITS,
+)
 from realdamage.errors import (
     ManifestError,
     MissingManifestError,

@@ -195,14 +195,13 @@ def _tables(
         return TablePool.of_qualities(*settings.quality)
     jpegs = (plan["format"] == "JPEG") & (manifest.table["label"] == "real")
     paths = [manifest.path(name) for name in manifest.table["file_name"][jpegs]]
-    fallback = TablePool.of_qualities(*NO_JPEG_QUALITY)
-    pool = TablePool.of_photos(paths, fallback=fallback)
-    if pool is fallback:
-        notes.append(
-            f"No real photo is a JPEG whose tables could be used: qualities {NO_JPEG_QUALITY[0]}-"
-            f"{NO_JPEG_QUALITY[1]} are used instead; choose others with --quality."
-        )
-    return pool
+    if pool := TablePool.of_photos(paths):
+        return pool
+    notes.append(
+        f"No real photo is a JPEG whose tables could be used: qualities {NO_JPEG_QUALITY[0]}-"
+        f"{NO_JPEG_QUALITY[1]} are used instead; choose others with --quality."
+    )
+    return TablePool.of_qualities(*NO_JPEG_QUALITY)
 
 
 def _sizes(

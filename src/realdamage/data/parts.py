@@ -221,16 +221,18 @@ def for_each(
     """`in_processes` for `make(job, index)`: the job is sent to each process once."""
     if workers <= 1:
         return (make(job, index) for index in todo)
-    return in_processes(_keep_job, (job,), partial(_with_job, make), todo, workers)
+    return in_processes(keep_job, (job,), partial(with_job, make), todo, workers)
 
 
 _job: Any = None  # of this process, if it is a worker
 
 
-def _keep_job(job: Any) -> None:
+def keep_job(job: Any) -> None:
+    """Starts a worker: `with_job` uses this job from now on."""
     global _job
     _job = job
 
 
-def _with_job(make: Callable[[Any, int], T], index: int) -> T:
+def with_job(make: Callable[[Any, int], T], index: int) -> T:
+    """`make(job, index)` in a worker."""
     return make(_job, index)

@@ -258,7 +258,7 @@ class Separation(NamedTuple):
     high: float
 
 
-def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -> Separation:
+def container_auroc(manifest: Manifest, *, seed: int = 0) -> Separation:
     """AUROC of a classifier that sees the container and the file's size, see `separation`.
 
     Reads every photo's header. Raises ManifestError: a class has photos of fewer than two groups.
@@ -275,7 +275,7 @@ def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -
             f"{int((~synthetic).sum())} real and {int(synthetic.sum())} synthetic photos: each "
             "class needs photos of at least two groups."
         )
-    return separation(facts[features], synthetic, groups, n_boot=n_boot, seed=seed)[0]
+    return separation(facts[features], synthetic, groups, seed=seed)[0]
 
 
 def too_few(synthetic: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
 
-from realdamage.errors import ConfigError, SynthesisError
+from realdamage.errors import ConfigError
 from realdamage.files import write_atomically
 
 RGB = npt.NDArray[np.uint8]
@@ -61,15 +61,11 @@ class TablePool:
         return cls(tuple((_tables(quality), s) for quality in range(low, high + 1) for s in (0, 2)))
 
     @classmethod
-    def of_photos(
-        cls, paths: Sequence[Path], limit: int = 200, fallback: TablePool | None = None
-    ) -> TablePool:
-        """Tables of the JPEG files among `paths`, at most `limit` of them, evenly spaced.
-
-        fallback: returned when there are none. Raises SynthesisError: none, and no `fallback`.
-        """
+    def of_photos(cls, paths: Sequence[Path]) -> TablePool | None:
+        """Tables of the JPEG files among `paths`, of about 200 of them, evenly spaced; None: no
+        JPEG."""
         entries: list[tuple[Tables, int]] = []
-        for path in paths[:: max(1, len(paths) // limit)]:
+        for path in paths[:: max(1, len(paths) // 200)]:
             with Image.open(path) as image:
                 tables = _tables_of(image)
                 if image.format == "JPEG" and tables:
@@ -77,14 +73,7 @@ class TablePool:
                     # Greyscale files have one table and no sub-sampling; ours are always RGB.
                     both = tables if len(tables) > 1 else tables * 2
                     entries.append((both, subsampling if subsampling in (0, 1, 2) else 2))
-        if not entries and fallback is not None:
-            return fallback
-        if not entries:
-            raise SynthesisError(
-                "recipe.writer.quality is null, but no source photo is a JPEG; "
-                "give a range such as [75, 95]"
-            )
-        return cls(tuple(entries))
+        return cls(tuple(entries)) if entries else None
 
     def draw(self, rng: np.random.Generator) -> SaveSettings:
         """Settings for one group."""

@@ -20,7 +20,8 @@ from realdamage.core.policy import Outcome, Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import Photo, read_photo
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, verdict_row
-from realdamage.data.manifest import LABELS, Manifest, patch_share, read_mask
+from realdamage.data.manifest import Manifest, patch_share, read_mask
+from realdamage.data.vocabulary import LABELS
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import csv_line, unescape_cell, write_atomically
 

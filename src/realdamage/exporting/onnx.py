@@ -18,11 +18,7 @@ OPSET = 20
 
 
 def export_network(
-    network: EvidenceViT,
-    metadata: ModelMetadata,
-    output: str | Path,
-    *,
-    tolerance: float,
+    network: EvidenceViT, metadata: ModelMetadata, output: str | Path, *, tolerance: float
 ) -> float:
     """Writes `output`, or nothing. Returns the largest difference that the parity check found.
 

@@ -17,14 +17,14 @@ from realdamage.core.policy import Calibration
 from realdamage.core.scorer import OnnxScorer
 from realdamage.training.network import TorchScorer
 
-PARITY_CALIBRATION = Calibration(method="platt", slope=1.0, intercept=0.0, prior=0.5)
-"""For a file without a calibration, so that probabilities can be compared."""
+# For a file without a calibration, so that probabilities can be compared.
+_CALIBRATION = Calibration(slope=1.0, intercept=0.0, prior=0.5)
 
 
 def parity(network: nn.Module, data: bytes, metadata: ModelMetadata) -> tuple[float, str]:
     """The largest difference of a probability or a heat-map value between torch and the ONNX file
     over the awkward photos, and the photo's name; NaN wins."""
-    judged = replace(metadata, calibration=metadata.calibration or PARITY_CALIBRATION)
+    judged = replace(metadata, calibration=metadata.calibration or _CALIBRATION)
     digest = graph_sha256(data)
     detectors = [
         Detector(scorer, judged, graph_sha256=digest)
@@ -32,22 +32,22 @@ def parity(network: nn.Module, data: bytes, metadata: ModelMetadata) -> tuple[fl
     ]
     differences = {}
     for name, photo in awkward_photos(metadata.pixel_spec.tile).items():
-        one, other = (compared_values(detector, photo) for detector in detectors)
+        one, other = (_compared_values(detector, photo) for detector in detectors)
         differences[name] = float(np.abs(one - other).max())
     worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
     return differences[worst], worst
 
 
-def compared_values(detector: Detector, photo: bytes) -> np.ndarray:
+def _compared_values(detector: Detector, photo: bytes) -> np.ndarray:
     """What must agree: the probability, then the heat map."""
     verdict = detector.predict(photo)
     heatmap = np.zeros(0) if verdict.heatmap is None else verdict.heatmap.ravel()
     return np.array([np.nan if verdict.probability is None else verdict.probability, *heatmap])
 
 
-def awkward_photos(tile: int, seed: int = 0) -> dict[str, bytes]:
+def awkward_photos(tile: int) -> dict[str, bytes]:
     """File bytes of awkward photos by name."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def textured(height: int, width: int) -> Image.Image:
         small = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)

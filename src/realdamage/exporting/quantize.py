@@ -36,6 +36,8 @@ from realdamage.evaluation.predictions import score_manifest
 from realdamage.evaluation.robustness import draw_photos
 
 MIN_PHOTOS = 20
+MAX_DROP = 0.01
+"""Allowed loss of TPR and of localisation AP."""
 ENOUGH_NEGATIVES = 100
 """With this many photos, one false alarm is at most 1%."""
 _CALIBRATION_PHOTOS, _TILES_PER_PHOTO, _BATCH = 64, 4, 4  # variety matters more than all tiles
@@ -71,14 +73,13 @@ def quantize_model(
     *,
     split: str = "val",
     limit: int = 300,
-    max_drop: float = 0.01,
     threads: int = 2,
     progress: Track = no_progress,
 ) -> Quantization:
     """Makes the variant, checks it, and writes it to `output`, by default MODEL.int8.onnx, without
     calibration and policy, because the scores have moved.
 
-    split, limit: the photos that decide. max_drop: allowed loss of either figure.
+    split, limit: the photos that decide.
     Raises UsageError: `output` is the model, or photos that cannot decide; ManifestError: a split
     or a class is missing; ModelFileError: a demonstration model, or one that cannot be quantized.
     """
@@ -107,7 +108,7 @@ def quantize_model(
         _recall(Detector(OnnxScorer(each, threads=threads), bare), photos, len(each), progress)
         for each in (data, graph)
     )
-    faults = check_recall(model, variant, max_drop)
+    faults = check_recall(model, variant)
     if not faults:
         origin = {"variant": "int8", "float_graph_sha256": digest}
         training = {**bare.training, "quantized": origin}
@@ -149,14 +150,14 @@ def _recall(detector: Detector, photos: Manifest, size: int, progress: Track) ->
     )
 
 
-def check_recall(model: Recall, variant: Recall, max_drop: float) -> tuple[str, ...]:
+def check_recall(model: Recall, variant: Recall) -> tuple[str, ...]:
     """Why the variant must not be written."""
     lost = {"TPR": model.tpr - variant.tpr}
     lost["localisation AP"] = (model.ap or 0) - (variant.ap or 0)
     faults = [
-        f"{name} drops by {drop:.3f}, more than {max_drop:g}"
+        f"{name} drops by {drop:.3f}, more than {MAX_DROP:g}"
         for name, drop in lost.items()
-        if drop > max_drop + 1e-9  # the last digit of a difference of k / n
+        if drop > MAX_DROP + 1e-9  # the last digit of a difference of k / n
     ]
     if model.tpr == 0:
         faults.append("nothing to lose: the model itself finds none of the synthetic photos")

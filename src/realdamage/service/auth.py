@@ -6,13 +6,12 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.datastructures import Headers
 
 from realdamage.errors import UsageError
 from realdamage.service.schemas import Refusal
-from realdamage.service.settings import Settings
+from realdamage.service.settings import TENANT, Settings, read_lines
 
 SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
@@ -26,7 +25,6 @@ LOCAL = "local"
 """Who decides claims where only this machine can call and no keys are set."""
 
 _NAME = re.compile(r"[\w.-]{1,64}")
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _FORM = (
     "NAME SHA256 [admin] [reviewer] [tenant=NAME]; `realdamage serve --hash-key` prints NAME SHA256"
 )
@@ -52,7 +50,8 @@ class KeyRing:
         lines = re.split(r"[,\n]", settings.api_key_hashes)
         places = [("REALDAMAGE_API_KEY_HASHES", line) for line in lines]
         if (path := settings.api_keys) is not None:
-            places += [(f"{path}:{number}", line) for number, line in enumerate(_lines(path), 1)]
+            lines = read_lines(path, "keys", "unreadable_keys")
+            places += [(f"{path}:{number}", line) for number, line in enumerate(lines, 1)]
         given = [(where, line.partition("#")[0]) for where, line in places]
         self.keys = [_parse(where, line) for where, line in given if line.strip()]
         if settings.has_keys and not self.keys:
@@ -109,19 +108,11 @@ def hash_key(key: str, name: str) -> str:
     return f"{name} {hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot read the keys: {why}", code="unreadable_keys") from error
-
-
 def _parse(where: str, line: str) -> ApiKey:
     name, digest, *words = (*line.split(), "", "")
     tenants = [word.removeprefix("tenant=") for word in words if word.startswith("tenant=")]
     found = frozenset(word for word in words if word and not word.startswith("tenant="))
-    is_tenant = all(map(_TENANT.fullmatch, tenants)) and len(tenants) < 2
+    is_tenant = all(re.fullmatch(TENANT, one) for one in tenants) and len(tenants) < 2
     is_key = is_tenant and _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
     if not is_key or found - {"admin", "reviewer"}:
         # The message leaves the line out: somebody may have put the key itself there.

@@ -10,24 +10,16 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from realdamage.claims import Claim
-from realdamage.claims.database import (
-    Case,
-    Database,
-    Decision,
-    Event,
-    Link,
-    Statement,
-    now,
-)
+from realdamage.claims.database import Case, Decision, Event, Link, Statement, now
 from realdamage.claims.policy import RECOMMENDATIONS, Action, CaseRules
 from realdamage.service.auth import LOCAL
 from realdamage.service.schemas import ClaimForm, Refusal, Text
 from realdamage.service.store import JUDGING, ClaimStore, not_stored
-from realdamage.service.webhooks import Webhooks
+from realdamage.service.webhooks import Webhooks, values_of
 
 State = Literal["open", "waiting_buyer", "waiting_merchant", "decided", "appealed", "closed"]
 Order = Literal["deadline", "expected_loss", "created", "updated"]
@@ -112,7 +104,7 @@ class Cases:
     ) -> None:
         self._store, self.rules, self._webhooks = store, rules, webhooks
         self._is_local = is_local
-        self._database: Database = store.database
+        self._database = store.database
 
     def references(self, form: ClaimForm) -> dict[str, str]:
         """Keyed hashes of the buyer and device, as columns of a case; no more is stored of them."""
@@ -161,7 +153,9 @@ class Cases:
             query = query.where(self._contains(text.strip()))
         with self._database.reading() as session:
             total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-            page = _ordered(query, order).limit(limit).offset(offset)
+            column = getattr(Case, order)
+            first = column if order == "deadline" else column.desc()
+            page = query.order_by(first, Case.claim_id).limit(limit).offset(offset)
             states = select(Case.state, func.count()).where(Case.state != JUDGING)
             counts = {row[0]: row[1] for row in session.execute(states.group_by(Case.state))}
             cases = [self._values(session, case) for case in session.scalars(page)]
@@ -172,31 +166,22 @@ class Cases:
         with self._database.reading() as session:
             case = self._find(session, claim_id)
             of_case = {"claim_id": claim_id}
-            events = select(Event).filter_by(**of_case).order_by(Event.index.desc())
+            statements = select(Statement).filter_by(**of_case).order_by(Statement.number)
             links = select(Link).filter_by(**of_case).order_by(Link.created)
-            names = ("side", "created", "expires", "used", "revoked")
+            events = select(Event).filter_by(**of_case).order_by(Event.index.desc())
+            about_link = ("side", "created", "expires", "used", "revoked")
+            about_statement = ("number", "side", "received", "text", "folder")
             return {
                 "case": self._values(session, case),
                 "decisions": [_decision_values(one) for one in _decisions(session, claim_id)],
                 "statements": [
-                    {
-                        **{name: getattr(one, name) for name in ("number", "side", "received")},
-                        "text": one.text,
-                        "folder": one.folder,
-                    }
-                    for one in session.scalars(
-                        select(Statement).filter_by(**of_case).order_by(Statement.number)
-                    )
+                    values_of(one, about_statement) for one in session.scalars(statements)
                 ],
-                "links": [
-                    {name: getattr(link, name) for name in names} for link in session.scalars(links)
-                ],
+                "links": [values_of(one, about_link) for one in session.scalars(links)],
                 "events": [
                     {
-                        "time": one.time,
-                        "event": one.event,
+                        **values_of(one, ("time", "event", "hash")),
                         "payload": json.loads(one.payload),
-                        "hash": one.hash,
                     }
                     for one in session.scalars(events.limit(_MOST_EVENTS))
                 ],
@@ -412,11 +397,6 @@ def money(hundredths: int) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02}"
 
 
-def _ordered(query: Select[Any], order: Order) -> Select[Any]:
-    column = getattr(Case, order)
-    return query.order_by(column if order == "deadline" else column.desc(), Case.claim_id)
-
-
 def _decisions(session: Session, claim_id: str) -> list[Decision]:
     query = select(Decision).where(Decision.claim_id == claim_id).order_by(Decision.number)
     return list(session.scalars(query))
@@ -432,7 +412,7 @@ def _decision(session: Session, claim_id: str, number: int) -> Decision:
 
 def _decision_values(decision: Decision) -> dict[str, Any]:
     names = ("number", "action", "reason", "by", "at", "confirmed_by", "final_at")
-    found = {name: getattr(decision, name) for name in (*names, "is_final", "undone")}
+    found = values_of(decision, (*names, "is_final", "undone"))
     waits = decision.final_at is None and not decision.undone
     can_undo = not (decision.undone or decision.is_final or (decision.final_at or 1e12) <= now())
     return {**found, "amount": money(decision.amount), "waits": waits, "can_undo": can_undo}

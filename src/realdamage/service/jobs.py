@@ -182,41 +182,42 @@ class Jobs:
 
     async def _run(self, job_id: str) -> None:
         """Judge a claim; as long as its store does not answer, again and again."""
-        while not await self._try(job_id):
+        while True:
+            async with self._slots:
+                if self._is_stopping:
+                    return
+                try:
+                    error = await self._judged(job_id)
+                    if error is not None:
+                        await run_in_threadpool(self._finish, job_id, error)
+                    return
+                except StoreError as failure:
+                    log_event("job waits", logging.ERROR, job=job_id, reason=str(failure))
             await asyncio.sleep(_RETRY_S)
 
-    async def _try(self, job_id: str) -> bool:
-        """Whether nothing is left to do for this job."""
-        async with self._slots:
+    async def _judged(self, job_id: str) -> str | None:
+        """Judge and keep a claim; returns why that failed, as JSON, or "". None: the service
+        stopped meanwhile, and the next start goes on. Raises StoreError."""
+        try:
+            sent = await run_in_threadpool(files_named, self._folder / job_id, "*-*")
+            photos = len(sent)
+            await self._wait_for_room(photos)
+            deadline = time.monotonic() + self._seconds
+            work = partial(self._judge_one, job_id, deadline)
+            await self._queue.run([work], deadline, photos=photos)
+        except Refusal as refusal:
+            return _said(refusal)
+        except (PhotoError, UsageError) as wrong:
+            return _said(wrong_claim(wrong))
+        except StoreError:
+            raise
+        except Exception as failure:
             if self._is_stopping:
-                return True
-            error = ""
-            try:
-                sent = await run_in_threadpool(files_named, self._folder / job_id, "*-*")
-                photos = len(sent)
-                await self._wait_for_room(photos)
-                deadline = time.monotonic() + self._seconds
-                work = partial(self._judge_one, job_id, deadline)
-                await self._queue.run([work], deadline, photos=photos)
-            except Refusal as refusal:
-                error = _said(refusal)
-            except (PhotoError, UsageError) as wrong:
-                error = _said(wrong_claim(wrong))
-            except StoreError as failure:
-                log_event("job waits", logging.ERROR, job=job_id, reason=str(failure))
-                return False
-            except Exception as failure:
-                if self._is_stopping:
-                    return True  # the next start goes on
-                log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
-                message = "The service failed; its log says why."
-                error = json.dumps({"code": "unavailable", "message": message})
-            try:
-                await run_in_threadpool(self._finish, job_id, error)
-            except StoreError as failure:
-                log_event("job waits", logging.ERROR, job=job_id, reason=str(failure))
-                return False
-        return True
+                return None
+            log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
+            message = "The service failed; its log says why."
+            return json.dumps({"code": "unavailable", "message": message})
+        return ""
 
     async def _wait_for_room(self, photos: int) -> None:
         while True:

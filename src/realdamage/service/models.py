@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,9 +60,9 @@ class ServedModel:
     allow_demo: bool
 
     @classmethod
-    def load(cls, path: Path | None, settings: Settings) -> ServedModel:
-        """Read a model file and try it on a tile. Raises ModelFileError with the file's name."""
-        path = path or PACKAGED_MODEL
+    def load(cls, settings: Settings) -> ServedModel:
+        """Read the model file and try it on a tile. Raises ModelFileError with the file's name."""
+        path = settings.model or PACKAGED_MODEL
         data, metadata, digest = read_model_file(path)
         try:
             scorer = OnnxScorer(data, threads=settings.threads)

@@ -185,7 +185,7 @@ class Service:
         metrics = self.metrics
         with self._loading:
             try:
-                model = ServedModel.load(self.settings.model, self.settings)
+                model = ServedModel.load(self.settings)
             except Exception:
                 metrics.reloads.labels("kept_old" if self.model else "failed").inc()
                 raise

@@ -44,9 +44,8 @@ Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
 Port = Annotated[int, Field(ge=0, le=65_535), BeforeValidator(_port)]
 Place = Annotated[Path | str, BeforeValidator(_place)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-
-
-Tenant = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+TENANT = "[a-z0-9][a-z0-9-]{0,31}"
+Tenant = Annotated[str, Field(pattern=f"^{TENANT}$")]
 
 
 class Settings(BaseSettings):
@@ -184,6 +183,15 @@ class TenantSettings(BaseModel):
         """The tenant's settings. The operator's webhooks and consortium are not the tenant's."""
         given = self.model_dump(exclude_none=True)
         return settings.model_copy(update={"webhooks": None, "exchange_key": None, **given})
+
+
+def read_lines(path: Path, what: str, code: str) -> list[str]:
+    """The lines of a file of `what`. Raises UsageError with this code."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot read the {what}: {why}", code=code) from error
 
 
 def read_tenants(path: Path) -> dict[str, TenantSettings]:

@@ -14,6 +14,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from sqlalchemy.orm import Session
 from realdamage.claims.database import Database, Delivery, now
 from realdamage.errors import UsageError
 from realdamage.service.metrics import Metrics, log_event
+from realdamage.service.settings import read_lines
 
 EventName = Literal["claim.judged", "claim.decided", "statement.received", "deadline.near"]
 EVENTS: tuple[EventName, ...] = get_args(EventName)
@@ -57,12 +59,8 @@ class Target(BaseModel):
 
 def read_targets(path: Path) -> list[Target]:
     """The lines URL SECRET [EVENT,EVENT…] of a file. Raises UsageError naming the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the webhooks: {error}", code="webhooks") from error
     targets = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, "webhooks", "webhooks"), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -127,10 +125,7 @@ class Webhooks:
         with self._database.reading() as session:
             grouped = select(Delivery.status, func.count()).group_by(Delivery.status)
             counts = {row[0]: row[1] for row in session.execute(grouped)}
-            found = [
-                {name: getattr(one, name) for name in names}
-                for one in session.scalars(query.limit(limit))
-            ]
+            found = [values_of(one, names) for one in session.scalars(query.limit(limit))]
         return {"deliveries": found, "counts": counts, "targets": [one.url for one in self.targets]}
 
     def retry(self, number: int) -> bool:
@@ -189,6 +184,11 @@ class Webhooks:
             else:
                 found.next_at = now() + _FIRST_WAIT_S * 2 ** (attempts - 1)
             self._metrics.webhooks.labels(found.status).inc()
+
+
+def values_of(row: Any, names: Iterable[str]) -> dict[str, Any]:
+    """These columns of a row."""
+    return {name: getattr(row, name) for name in names}
 
 
 def _send(target: Target, number: int, attempt: int, body: bytes) -> str:

@@ -36,8 +36,6 @@ HOUSE_CODECS = {
     "house_shuffle": "house_shuffle.safetensors",
 }
 """The codecs inside the package by name."""
-UPSAMPLERS = ("nearest", "bilinear", "transposed", "pixel_shuffle")
-BOTTLENECKS = ("bounded", "noisy", "quantised")
 _LEVELS = 9  # of a quantised latent: the whole numbers from −4 to 4
 _COLOUR_GAIN = 2.0  # of the shortcut: colours from −1 to 1 use most of a latent's range
 
@@ -75,8 +73,8 @@ class HouseCodecSpec:
     stages: halvings of the side.
     latent: channels at the bottleneck.
     width: channels inside.
-    upsample: one of UPSAMPLERS.
-    bottleneck: one of BOTTLENECKS.
+    upsample: "nearest", "bilinear", "transposed" or "pixel_shuffle".
+    bottleneck: "bounded", "noisy" or "quantised".
     shortcut: the first three latent channels start from the mean colours, which a short training
     needs at large strides.
     """

@@ -102,8 +102,9 @@ def grid(shape: tuple[int, int], centre: tuple[float, float]) -> tuple[Array, Ar
     return y, x
 
 
-def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3) -> Array:
+def strokes(shape: tuple[int, int], lines: Sequence[Stroke]) -> Array:
     """Coverage in 0..1 of straight pieces with round joints, anti-aliased, [h, w]."""
+    oversample = 3
     canvas = Image.new("L", (shape[1] * oversample, shape[0] * oversample))
     draw = ImageDraw.Draw(canvas)
     for x0, y0, x1, y1, width in lines:

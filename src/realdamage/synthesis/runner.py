@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +27,13 @@ from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.core.tiles import PixelSpec, limit_side
 from realdamage.data.manifest import EXCEPTIONS_NAME, METADATA_NAME, read_manifest, write_manifest
 from realdamage.data.neutralise import DROPPED_NAME, NeutraliseSettings, neutralise
-from realdamage.data.parts import Parts, in_processes
+from realdamage.data.parts import Parts, for_each, keep_job, with_job
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool, save_mask, save_photo
 from realdamage.errors import PhotoError, RealDamageError, SynthesisError, UsageError
 from realdamage.files import write_atomically
 from realdamage.synthesis.annotate import ANNOTATIONS, annotated
-from realdamage.synthesis.engine import RGB, Engine, Mask, engine_class
+from realdamage.synthesis.engine import RGB, Mask, engine_class
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.recipe import DERIVED, Base, Recipe, drawn_damages, recipe_bases
 
@@ -99,11 +99,12 @@ def synthesize(
         from realdamage.scale.cluster import in_actors
 
         job = _Job(recipe, root, prompts, bases, threads=None if fills_machine else 1)
-        done = in_actors(_start_worker, (job,), _make, todo, most=recipe.workers, gpu=fills_machine)
+        make = partial(with_job, _make)
+        done = in_actors(keep_job, (job,), make, todo, most=recipe.workers, gpu=fills_machine)
     else:
         workers = 1 if fills_machine else recipe.workers or available_processors()
         job = _Job(recipe, root, prompts, bases, threads=1 if workers > 1 else None)
-        done = in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo)))
+        done = for_each(_make, job, todo, min(workers, len(todo)))
     try:
         made = sum(progress(done, len(todo), "groups"))
     except BaseException:
@@ -184,9 +185,7 @@ def _included(
             sizes.append(image.size)
     quality = recipe.writer.quality
     settings = NeutraliseSettings(
-        quality=(quality[0], quality[1]) if quality else None,
-        sizes=sizes,
-        seed=recipe.seed,
+        quality=(quality[0], quality[1]) if quality else None, sizes=sizes, seed=recipe.seed
     )
     bases = recipe_bases(recipe)
     tables = None if quality else _tables(recipe, bases)
@@ -229,45 +228,33 @@ class _Job:
     bases: Sequence[Base]
     threads: int | None
 
+    @cached_property
+    def maker(self) -> GroupMaker:
+        """Loaded once in each process."""
+        if self.threads:  # groups run in parallel, so threads inside them would only compete
+            import torch
 
-_worker_job: _Job | None = None
-
-
-def _start_worker(job: _Job) -> None:
-    global _worker_job
-    import torch
-
-    if job.threads:  # groups run in parallel, so threads inside them would only compete
-        torch.set_num_threads(job.threads)
-    _worker_job = job
-    _maker.cache_clear()
-
-
-@cache
-def _maker() -> GroupMaker:
-    job = _worker_job
-    assert job is not None  # set by _start_worker in this process
-    engines = {
-        name: engine_class(each.engine)(name, each, job.prompts)
-        for name, each in job.recipe.loadable().items()
-    }
-    return GroupMaker(job.recipe, engines, _tables(job.recipe, job.bases), job.bases)
+            torch.set_num_threads(self.threads)
+        return GroupMaker(self.recipe, self.prompts, self.bases)
 
 
 def _tables(recipe: Recipe, bases: Sequence[Base]) -> TablePool:
     if recipe.writer.quality:
         return TablePool.of_qualities(*recipe.writer.quality)
-    return TablePool.of_photos([Path(base.path) for base in bases])
+    if pool := TablePool.of_photos([Path(base.path) for base in bases]):
+        return pool
+    raise SynthesisError(
+        "recipe.writer.quality is null, but no source photo is a JPEG; give a range such as "
+        "[75, 95]"
+    )
 
 
-def _make(index: int) -> int:
-    job = _worker_job
-    assert job is not None  # set by _start_worker in this process
+def _make(job: _Job, index: int) -> int:
     parts = _parts(job.root)
     if parts.path(index).is_file():  # by a worker that was lost before it could say so
         return len(parts.read(index))
     rng = np.random.default_rng([job.recipe.seed, index])
-    rows = _maker().group(job.bases[index], index, job.root, rng)
+    rows = job.maker.group(job.bases[index], index, job.root, rng)
     parts.write(index, rows)
     return len(rows)
 
@@ -284,13 +271,14 @@ class _Photo:
 
 
 class GroupMaker:
-    """Makes groups, with the engines of a recipe (by name of the generator) loaded once for each
-    worker."""
+    """Makes groups. Loads the engines of the recipe."""
 
-    def __init__(
-        self, recipe: Recipe, engines: Mapping[str, Engine], pool: TablePool, bases: Sequence[Base]
-    ) -> None:
-        self.recipe, self.engines, self.pool = recipe, engines, pool
+    def __init__(self, recipe: Recipe, prompts: Mapping[str, Any], bases: Sequence[Base]) -> None:
+        self.recipe, self.pool = recipe, _tables(recipe, bases)
+        self.engines = {
+            name: engine_class(each.engine)(name, each, prompts)
+            for name, each in recipe.loadable().items()
+        }
         self.damages = drawn_damages(recipe, bases)
         self.paint = Paint(self.damages)
 
@@ -376,11 +364,7 @@ class GroupMaker:
         damage = str(rng.choice(self.damages)) if rng.random() < base.paint_share else ""
         edit = self.engines[name].apply(rgb, kind, damage, rng)
         settings = self.recipe.loadable()[name]
-        columns = {
-            "damage": damage or base.damage,
-            "generator": name,
-            "family": settings.family,
-        }
+        columns = {"damage": damage or base.damage, "generator": name, "family": settings.family}
         return _Photo(kind, edit.rgb, edit.mask, {**columns, **edit.details})
 
     def _overlaid(self, photo: _Photo, rng: np.random.Generator) -> _Photo:
