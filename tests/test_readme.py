@@ -61,8 +61,8 @@ SHORTER = {
     "recipe.generators.house_nearest.weights=null recipe.generators.house_bilinear.weights=null "
     "recipe.generators.house_transposed.weights=null "
     "recipe.source.crop=160 'recipe.shares={damaged: {ai_whole: 1.0}, default: {ai_whole: 1.0}}'",
-    "realdamage-train": "trainer.max_epochs=8 data.batch_units=2 data.degradations.probability=0 "
-    "callbacks.ema=null callbacks.pictures=null threads=1",
+    "realdamage-train": "trainer.max_epochs=8 trainer.check_val_every_n_epoch=8 data.batch_units=2 "
+    "data.degradations.probability=0 callbacks.ema=null callbacks.pictures=null threads=1",
     "realdamage-export": "threads=1",
     "realdamage-evaluate": "workers=1 threads=1",
     "realdamage calibrate": "--threads 1 --fpr 0.2 --miss 0.2",
