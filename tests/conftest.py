@@ -15,10 +15,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 # Before numpy and torch look: on networks this small two threads cost more than they bring, and on
 # busy processors ten times as much, as they wait for each other.
@@ -26,7 +25,6 @@ if "--benchmark-enable" not in sys.argv:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import numpy.typing as npt
 import onnx.parser
 import pandas as pd
 import pytest
@@ -37,10 +35,7 @@ from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
 from realdamage.core.tiles import PixelSpec
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from realdamage.data.manifest import read_manifest, write_manifest
 
 # A shell that starts the tests in the background makes them, and every process that they start,
 # ignore Ctrl-C.
@@ -48,11 +43,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     with contextlib.suppress(ValueError):  # only the main thread may
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-RGB = npt.NDArray[np.uint8]
-PhotoFactory = Callable[[int, int, int], RGB]
-WriteSet = Callable[..., Path]
-TinyConfig = Callable[..., "DictConfig"]
-SaveRedModel = Callable[..., Path]
 
 TINY_RUN = (
     "model.backbone=test_vit",
@@ -76,20 +66,20 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_ocr(monkeypatch):
     """Claims are judged without the recogniser of words, which takes seconds to start; its own test
     asks for it."""
     if "realdamage.claims.marks" in sys.modules:
         monkeypatch.setattr("realdamage.claims.marks.has_ocr", lambda: False)
 
 
-def _log_settings() -> dict[logging.Logger, tuple[int, list[logging.Handler]]]:
+def _log_settings():
     known = [logging.root, *logging.root.manager.loggerDict.values()]
     return {one: (one.level, one.handlers[:]) for one in known if isinstance(one, logging.Logger)}
 
 
 @pytest.fixture(autouse=True)
-def without_new_log_handlers() -> Iterator[None]:
+def without_new_log_handlers():
     """Removes the log handlers that a test's commands leave behind (Hydra, the service), and resets
     levels. The handlers write to the captured output, or to a file in the test's folder, and both
     are gone in the next test.
@@ -107,10 +97,10 @@ def without_new_log_handlers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def photo_factory() -> PhotoFactory:
+def photo_factory():
     """`photo_factory(height, width, seed)`: coloured blobs under sensor noise, uint8 [h, w, 3]."""
 
-    def make(height: int, width: int, seed: int) -> RGB:
+    def make(height, width, seed):
         rng = np.random.default_rng(seed)
         coarse = rng.integers(40, 216, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
         smooth = np.asarray(
@@ -122,14 +112,14 @@ def photo_factory() -> PhotoFactory:
 
 
 @pytest.fixture(scope="session")
-def signing() -> Any:
+def signing():
     """A `Signing` of tests/signing.py: `signing.sign("digitalCapture", data=jpeg)`, and its
     authority's certificate."""
     return runpy.run_path(str(Path(__file__).with_name("signing.py")))["Signing"]()
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Any]:
+def postgres():
     """A PostgreSQL server, started once; see tests/postgres.py."""
     module = runpy.run_path(str(Path(__file__).with_name("postgres.py")))
     if module["find_programs"]() is None:
@@ -140,7 +130,7 @@ def postgres() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def object_server() -> Iterator[Any]:
+def object_server():
     """moto's S3 on a port of this machine, started once; it can be stopped and started again."""
     from moto.server import ThreadedMotoServer
 
@@ -154,7 +144,7 @@ def object_server() -> Iterator[Any]:
 
 
 @pytest.fixture
-def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(object_server, monkeypatch):
     """The URL of a new bucket there; address and keys are in the environment, as for `serve`."""
     import s3fs
 
@@ -170,21 +160,19 @@ def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """A slow test, which each benchmark and each that needs a trained network is, gets a second
     chance, as servers, browsers and clusters may start too late on a busy machine; the summary
     lists those that needed it. Each worker begins with its share of them, so that none is left
     running at the end while the others have nothing to do."""
-    slow: dict[Path, list[pytest.Item]] = {}
+    slow = {}
     for item in items:
         if {"benchmark", "tiny_run"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.flaky(reruns=1))
             slow.setdefault(item.path, []).append(item)
-    shares: list[list[pytest.Item]] = [
-        [] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    ]
+    shares = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))]
     for of_file in sorted(slow.values(), key=len, reverse=True):  # a file's tests share fixtures
         min(shares, key=len).extend(of_file)
     fast = iter([item for item in items if not item.get_closest_marker("slow")])
@@ -194,24 +182,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for share in shares for item in share]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+def pytest_generate_tests(metafunc):
     if metafunc.definition.get_closest_marker("databases"):
         kinds = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
         metafunc.parametrize("database_url", kinds, indirect=True)
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest) -> str:
+def database_url(request):
     """A new database for a store: "", which is SQLite, and for tests marked `databases` also the
     URL of one of PostgreSQL."""
     if getattr(request, "param", "sqlite") == "sqlite":
         return ""
-    url: str = request.getfixturevalue("postgres").new_url()
-    return url
+    return request.getfixturevalue("postgres").new_url()
 
 
 @pytest.fixture(scope="session")
-def red_network() -> bytes:
+def red_network():
     """A network that sees redness: evidence of a patch = (mean red - mean blue) / 16, logit = its
     mean."""
     model = onnx.parser.parse_model(
@@ -222,7 +209,7 @@ def red_network() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def red_metadata() -> ModelMetadata:
+def red_metadata():
     return ModelMetadata(
         pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
         pooling=Pooling(),
@@ -237,18 +224,18 @@ def red_metadata() -> ModelMetadata:
 
 
 @pytest.fixture(scope="session")
-def save_red_model(red_network: bytes, red_metadata: ModelMetadata) -> SaveRedModel:
+def save_red_model(red_network, red_metadata):
     """`save_red_model(path, **changes)`: that network as a calibrated model, some of its metadata
     changed."""
 
-    def save(path: Path, **changes: Any) -> Path:
+    def save(path, **changes):
         write_model_file(path, red_network, replace(red_metadata, **changes))
         return path
 
     return save
 
 
-def _generated(rgb: RGB) -> RGB:
+def _generated(rgb):
     """What a toy generator writes: every pixel four times, and no noise between them."""
     height, width = rgb.shape[:2]
     half = Image.fromarray(rgb).resize(((width + 1) // 2, (height + 1) // 2), Image.Resampling.BOX)
@@ -256,7 +243,7 @@ def _generated(rgb: RGB) -> RGB:
 
 
 @pytest.fixture(scope="session")
-def write_set(photo_factory: PhotoFactory) -> WriteSet:
+def write_set(photo_factory):
     """`write_set(root, groups=16, splits=True)` writes PNG photos of 96 to 160 px, their masks and
     the manifest.
 
@@ -266,8 +253,8 @@ def write_set(photo_factory: PhotoFactory) -> WriteSet:
     labels: the set passes the audit.
     """
 
-    def write(root: Path, groups: int = 16, *, splits: bool = True) -> Path:
-        rows: list[dict[str, str]] = []
+    def write(root, groups=16, *, splits=True):
+        rows = []
         (root / "photos").mkdir(parents=True)
         (root / "masks").mkdir()
         for index in range(groups):
@@ -283,10 +270,7 @@ def write_set(photo_factory: PhotoFactory) -> WriteSet:
             region = np.where(mask[..., None], generated, rgb)
             pasted = np.where(mask[..., None], 255 - rgb, rgb)
             base = "damaged" if index % 2 else "original"
-            made: list[tuple[str, RGB, npt.NDArray[np.bool_] | None]] = [
-                (base, rgb, None),
-                ("ai_region", region, mask),
-            ]
+            made = [(base, rgb, None), ("ai_region", region, mask)]
             made += [
                 [("ai_whole", generated, np.ones_like(mask))],
                 [("pasted", pasted, mask)],
@@ -326,7 +310,7 @@ def write_set(photo_factory: PhotoFactory) -> WriteSet:
 
 
 @pytest.fixture
-def write_photos(tmp_path: Path) -> Callable[..., Manifest]:
+def write_photos(tmp_path):
     """`write_photos(rows)`: each row names `file_name`, `label`, what else it likes, and `red`
     (0..255, not written).
 
@@ -334,7 +318,7 @@ def write_photos(tmp_path: Path) -> Callable[..., Manifest]:
     `mask_file_name` are as red only in their left 40 columns, which the mask covers, and else 0.
     """
 
-    def write(rows: list[dict[str, object]]) -> Manifest:
+    def write(rows):
         folder = tmp_path / "photos"
         folder.mkdir()
         for row in rows:
@@ -352,10 +336,10 @@ def write_photos(tmp_path: Path) -> Callable[..., Manifest]:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def made_once(tmp_path_factory):
     """`made_once("name", make)`: a folder that `make(folder)` fills, once for all workers."""
 
-    def once(name: str, make: Callable[[Path], object]) -> Path:
+    def once(name, make):
         root = tmp_path_factory.getbasetemp()
         if "PYTEST_XDIST_WORKER" in os.environ:
             root = root.parent  # each worker's own folder is below that of the whole run
@@ -372,17 +356,17 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_manifest(write_set: WriteSet, made_once: Callable[..., Path]) -> Path:
+def tiny_manifest(write_set, made_once):
     """A folder with 16 groups, 44 photos (see `write_set`); tests must not change it."""
     return made_once("tiny", lambda folder: write_set(folder / "photos")) / "photos"
 
 
 @pytest.fixture
-def with_table(tiny_manifest: Path, tmp_path: Path) -> Callable[..., Path]:
+def with_table(tiny_manifest, tmp_path):
     """`with_table(change)`: a folder with the photos of `tiny_manifest` and the table that
     `change(table)` returns."""
 
-    def write(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+    def write(change):
         root = tmp_path / "set"
         root.mkdir()
         for name in ("photos", "masks"):
@@ -394,12 +378,12 @@ def with_table(tiny_manifest: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tiny_manifest: Path) -> TinyConfig:
+def tiny_config(tiny_manifest):
     """`tiny_config(run_folder, "seed=1", …)`: the configuration of a small training run on
     `tiny_manifest`."""
     from realdamage.configuration import compose
 
-    def make(run: Path, *overrides: str) -> DictConfig:
+    def make(run, *overrides):
         return compose(
             "train", [*TINY_RUN, f"data.root={tiny_manifest}", f"paths.run={run}", *overrides]
         )
@@ -408,7 +392,7 @@ def tiny_config(tiny_manifest: Path) -> TinyConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config: TinyConfig, made_once: Callable[..., Path]) -> Path:
+def tiny_run(tiny_config, made_once):
     """The folder of a finished training run: best.ckpt, last.ckpt, config.yaml, logs; tests must
     not change it."""
     from realdamage.commands import train
@@ -418,13 +402,13 @@ def tiny_run(tiny_config: TinyConfig, made_once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx(tiny_run: Path, made_once: Callable[..., Path]) -> Path:
+def tiny_onnx(tiny_run, made_once):
     """`tiny_run` as an exported, uncalibrated model file, alone in its folder; tests must not
     change it."""
     from realdamage.commands import export
     from realdamage.configuration import compose
 
-    def make(folder: Path) -> None:
+    def make(folder):
         output = (f"output={folder}/tiny.onnx", f"paths.run={folder}")
         export.run(compose("export", [f"checkpoint={tiny_run}/best.ckpt", *output]))
 
@@ -432,9 +416,7 @@ def tiny_onnx(tiny_run: Path, made_once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def run_command(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Finished]:
+def run_command(monkeypatch, capfd, tmp_path):
     """`run_command("train", "name=x", …)` runs a Hydra command as typed, in `tmp_path`, in this
     process."""
     import importlib
@@ -442,7 +424,7 @@ def run_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
-    def run(command: str, *arguments: str) -> Finished:
+    def run(command, *arguments):
         module = importlib.import_module(f"realdamage.commands.{command}")
         monkeypatch.setattr("sys.argv", [f"realdamage-{command}", *arguments])
         capfd.readouterr()

@@ -1,8 +1,6 @@
 """What each room may import: a service loads no training library, and no room imports a later
 one."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os
@@ -53,15 +51,15 @@ MAY_IMPORT["scale"] = {"phrases", "core"}
 MAY_IMPORT["data"] = {"phrases", "core"}
 
 
-def modules_of(*rooms: str) -> list[str]:
-    names: list[str] = []
+def modules_of(*rooms):
+    names = []
     for room in rooms:
         names += [f"realdamage.{room}"]
         names += [f"realdamage.{room}.{m.name}" for m in pkgutil.iter_modules([PACKAGE / room])]
     return [name for name in names if name not in ON_RAY | CODEC_ENGINES]
 
 
-def test_what_is_light_imports_nothing_heavy() -> None:
+def test_what_is_light_imports_nothing_heavy():
     """In one process: each stage may import more than the one before."""
     stages = [
         (["realdamage"], TRAINING | ANALYSIS | {"numpy", "PIL", "onnxruntime"}),
@@ -92,14 +90,14 @@ def test_what_is_light_imports_nothing_heavy() -> None:
 
 
 @cache
-def tree(file: Path) -> ast.Module:
+def tree(file):
     return ast.parse(file.read_text("utf-8"))
 
 
-def against_the_direction(room: str, source: ast.Module) -> list[str]:
+def against_the_direction(room, source):
     """The modules of ours that `source`, a file of `room`, imports although it may not; also inside
     functions."""
-    imported: list[str] = []
+    imported = []
     for node in ast.walk(source):
         if isinstance(node, ast.Import):
             imported += [name.name for name in node.names]
@@ -115,14 +113,14 @@ def against_the_direction(room: str, source: ast.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
-def test_rooms_import_in_one_direction(room: str) -> None:
+def test_rooms_import_in_one_direction(room):
     files = sorted((PACKAGE / room).rglob("*.py"))
     assert files
     found = {file.name: against_the_direction(room, tree(file)) for file in files}
     assert {name: modules for name, modules in found.items() if modules} == {}
 
 
-def test_the_direction_is_seen_and_every_room_has_its_place() -> None:
+def test_the_direction_is_seen_and_every_room_has_its_place():
     later = ast.parse("def f():\n    from realdamage.evaluation.left_out import MODEL\n")
     assert against_the_direction("training", later) == ["realdamage.evaluation.left_out"]
     both = ast.parse("from realdamage import evaluation, schema")
@@ -130,8 +128,8 @@ def test_the_direction_is_seen_and_every_room_has_its_place() -> None:
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(MAY_IMPORT)
 
 
-def test_the_rooms_of_a_service_have_no_circular_imports() -> None:
-    graph: dict[str, set[str]] = {}
+def test_the_rooms_of_a_service_have_no_circular_imports():
+    graph = {}
     for file in [path for room in ORDER[:5] for path in (PACKAGE / room).glob("*.py")]:
         name = f"realdamage.{file.parent.name}.{file.stem}".removesuffix(".__init__")
         found = tree(file).body

@@ -1,8 +1,6 @@
 """What is installed is what the repository says: the wheel's files, the commands, bounds, pins and
 the Makefile."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import re
@@ -10,10 +8,8 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from email.message import Message
 from email.parser import Parser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -26,12 +22,12 @@ COMMANDS = ("train", "evaluate", "export", "synthesize", "folds")
 
 
 @pytest.fixture(scope="session")
-def project() -> dict[str, Any]:
+def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def wheel(tmp_path_factory):
     """Built with the backend alone: no network, nothing written into the source."""
     output = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(output)]
@@ -42,19 +38,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 @pytest.fixture(scope="session")
-def metadata(wheel: zipfile.ZipFile) -> Message:
+def metadata(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     return Parser().parsestr(wheel.read(name).decode())
 
 
-def files_below(folder: Path) -> set[str]:
+def files_below(folder):
     found = (
         path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )
     return {path.relative_to(folder).as_posix() for path in found}
 
 
-def test_the_wheel_is_the_package_and_its_configs(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_is_the_package_and_its_configs(wheel):
     inside = {
         name.removeprefix("realdamage/")
         for name in wheel.namelist()
@@ -72,7 +68,7 @@ def test_the_wheel_is_the_package_and_its_configs(wheel: zipfile.ZipFile) -> Non
     assert others == {f"realdamage-{realdamage.__version__}.dist-info"}
 
 
-def test_one_version_everywhere(project: dict[str, Any], metadata: Message) -> None:
+def test_one_version_everywhere(project, metadata):
     version = project["project"]["version"]
     assert metadata["Version"] == version
     assert realdamage.__version__ == version, (
@@ -85,14 +81,14 @@ def test_one_version_everywhere(project: dict[str, Any], metadata: Message) -> N
     )
 
 
-def test_the_base_install_is_four_packages(metadata: Message) -> None:
+def test_the_base_install_is_four_packages(metadata):
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     base = {"numpy", "pillow", "onnxruntime", "typer"}
     assert {r.name for r in requirements if r.marker is None} == base
 
 
-def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -> None:
-    scripts: dict[str, str] = project["project"]["scripts"]
+def test_every_command_can_be_loaded_and_is_installed(project):
+    scripts = project["project"]["scripts"]
     installed = {
         e.name: e
         for e in importlib.metadata.entry_points(group="console_scripts")
@@ -105,7 +101,7 @@ def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -
     assert all(callable(entry.load()) for entry in installed.values())
 
 
-def test_a_command_without_its_extra_names_it(tmp_path: Path) -> None:
+def test_a_command_without_its_extra_names_it(tmp_path):
     """In an interpreter that cannot import hydra, away from the repository."""
     code = "import sys; sys.modules['hydra'] = None; from realdamage.commands import entry_points; "
     done = subprocess.run(
@@ -121,7 +117,7 @@ def test_a_command_without_its_extra_names_it(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def direct_dependencies(project: dict[str, Any]) -> list[str]:
+def direct_dependencies(project):
     """The requirements of the base install, of every extra and of every group; not those of one
     extra on another."""
     lists = [
@@ -132,13 +128,13 @@ def direct_dependencies(project: dict[str, Any]) -> list[str]:
     return [text for listed in lists for text in listed if not text.startswith("realdamage[")]
 
 
-def pins() -> dict[str, Version]:
+def pins():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     requirements = [Requirement(line) for line in lines if not line.startswith("#")]
     return {r.name.lower(): Version(next(iter(r.specifier)).version) for r in requirements}
 
 
-def test_every_direct_dependency_is_pinned_within_its_bounds(project: dict[str, Any]) -> None:
+def test_every_direct_dependency_is_pinned_within_its_bounds(project):
     pinned = pins()
     for text in direct_dependencies(project):
         requirement = Requirement(text)

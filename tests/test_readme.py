@@ -1,8 +1,6 @@
 """Every command in the documents exists, with its options, configuration keys and files; those of
 the README are run."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import shlex
@@ -21,11 +19,11 @@ from realdamage.service.settings import Settings, option_of
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/README.md")
 PAGES += ("src/realdamage/service/README.md", "src/realdamage/evaluation/README.md")
-COMMANDS = get_command(app.commands).commands  # type: ignore[attr-defined]
+COMMANDS = get_command(app.commands).commands
 SERVE = {option_of(name) for name in Settings.model_fields} | {"--hash-key"}
 
 
-def calls(page: str) -> list[list[str]]:
+def calls(page):
     """The words of each command in the page's blocks."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
@@ -34,7 +32,7 @@ def calls(page: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_exists(page: str) -> None:
+def test_every_command_exists(page):
     for program, *words in calls(page):
         options = {word for word in words if word.startswith("--")}
         if program == "realdamage":
@@ -72,7 +70,7 @@ INSTALL = "pip install"
 
 
 @pytest.mark.slow
-def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
+def test_the_readme_does_what_it_shows(tmp_path):
     """Every block, in order, in one folder; the installs are those of this environment."""
     shutil.copytree(ROOT / "data/sample", tmp_path / "data/sample")
     TOOL["photos_of_a_new_user"](tmp_path, 8)

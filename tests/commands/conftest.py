@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -19,10 +18,10 @@ class Done(NamedTuple):
 
 
 @pytest.fixture
-def type_in(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def type_in(capfd):
     """`type_in("predict", folder, "--model", file)`: its exit code and what it printed."""
 
-    def run(*words: object) -> Done:
+    def run(*words):
         capfd.readouterr()
         return Done(main([str(word) for word in words]), *capfd.readouterr())
 

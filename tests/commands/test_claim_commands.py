@@ -1,12 +1,8 @@
 """What people type about a claim: `realdamage provenance`, `claim`, `verify` and `claim-index`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +11,9 @@ from PIL import Image, PngImagePlugin
 from realdamage.claims import ClaimPolicy
 from realdamage.provenance import read_provenance
 
-TypeIn = Callable[..., Any]
-
 
 @pytest.fixture(autouse=True)
-def folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_red_model: Callable[[Path], Path]
-) -> Path:
+def folder(tmp_path, monkeypatch, save_red_model):
     """A model, blue.jpg, painted.jpg (red quarter), cut.jpg (half a file), a labelled PNG, text."""
     monkeypatch.chdir(tmp_path)
     save_red_model(Path("red.onnx"))
@@ -39,11 +31,11 @@ def folder(
 
 
 @pytest.fixture
-def claim(type_in: TypeIn) -> TypeIn:
+def claim(type_in):
     return lambda *words: type_in("claim", "--model", "red.onnx", *words)
 
 
-def test_the_table_of_provenance(type_in: TypeIn) -> None:
+def test_the_table_of_provenance(type_in):
     code, out, err = type_in("provenance", "labelled.png", "blue.jpg", "cut.jpg")
     assert (code, err) == (0, "")
     assert "maker" in out
@@ -51,7 +43,7 @@ def test_the_table_of_provenance(type_in: TypeIn) -> None:
     assert out.splitlines()[-1].startswith("1 of 3 files declare AI.")
 
 
-def test_provenance_as_json_is_what_the_function_returns(type_in: TypeIn) -> None:
+def test_provenance_as_json_is_what_the_function_returns(type_in):
     code, out, _ = type_in("provenance", "--format", "json", "labelled.png", "text.jpg")
     first, second = json.loads(out)["results"]
     assert code == 1
@@ -62,7 +54,7 @@ def test_provenance_as_json_is_what_the_function_returns(type_in: TypeIn) -> Non
     assert result["provenance"]["declared"] == "none"
 
 
-def test_a_list_of_trusted_authorities(type_in: TypeIn, signing: Any) -> None:
+def test_a_list_of_trusted_authorities(type_in, signing):
     signed = signing.sign("digitalCapture", data=Path("blue.jpg").read_bytes())
     Path("signed.jpg").write_bytes(signed)
     Path("anchors.pem").write_text(signing.chain)
@@ -88,14 +80,14 @@ def test_a_list_of_trusted_authorities(type_in: TypeIn, signing: Any) -> None:
         (["absent.jpg"], 2, "absent.jpg"),
     ],
 )
-def test_mistakes_of_provenance(type_in: TypeIn, words: list[str], code: int, named: str) -> None:
+def test_mistakes_of_provenance(type_in, words, code, named):
     done = type_in("provenance", *words)
     assert done.code == code
     assert named in done.err
     assert "Traceback" not in done.err
 
 
-def test_a_claim_its_evidence_and_the_check(type_in: TypeIn, claim: TypeIn) -> None:
+def test_a_claim_its_evidence_and_the_check(type_in, claim):
     listing = ("--listing", "blue.jpg", "--text", "它裂了", "--claim-id", "C-1")
     kept = ("--out", "evidence", "--log", "all.jsonl")
     done = claim("--photo", "painted.jpg", *listing, *kept)
@@ -122,7 +114,7 @@ def test_a_claim_its_evidence_and_the_check(type_in: TypeIn, claim: TypeIn) -> N
     assert "MISMATCH  evidence/evidence.html: " in broken.out
 
 
-def test_an_index_over_claims(type_in: TypeIn, claim: TypeIn) -> None:
+def test_an_index_over_claims(type_in, claim):
     options = ("--photo", "blue.jpg", "--index", "claims.sqlite", "--claim-id")
     assert claim(*options, "C-1").out.startswith("claim C-1: approve\n")
     done = claim(*options, "C-2")
@@ -139,9 +131,7 @@ def test_an_index_over_claims(type_in: TypeIn, claim: TypeIn) -> None:
     assert not Path("none.sqlite").exists()
 
 
-def test_a_claim_that_failed_without_an_id_is_not_remembered(
-    type_in: TypeIn, claim: TypeIn
-) -> None:
+def test_a_claim_that_failed_without_an_id_is_not_remembered(type_in, claim):
     Path("taken").write_text("a file where the folder of evidence should be")
     done = claim("--photo", "blue.jpg", "--index", "claims.sqlite", "--out", "taken/evidence")
     assert done.code == 3
@@ -149,7 +139,7 @@ def test_a_claim_that_failed_without_an_id_is_not_remembered(
     assert type_in("claim-index", "claims.sqlite").out == "claims.sqlite: 0 photos remembered\n"
 
 
-def test_a_claim_is_proved_to_somebody_who_knows_the_root(type_in: TypeIn, claim: TypeIn) -> None:
+def test_a_claim_is_proved_to_somebody_who_knows_the_root(type_in, claim):
     for number in (1, 2, 3):
         place = ("--out", f"evidence-{number}", "--log", "all.jsonl")
         assert claim("--photo", "blue.jpg", "--claim-id", f"C-{number}", *place).code == 0
@@ -172,13 +162,13 @@ def test_a_claim_is_proved_to_somebody_who_knows_the_root(type_in: TypeIn, claim
     assert type_in("log-proof", "--log", "none.jsonl").code == 2
 
 
-def test_a_store_moves_to_postgresql_only(type_in: TypeIn) -> None:
+def test_a_store_moves_to_postgresql_only(type_in):
     done = type_in("move-store", "--store", "store", "--database", "sqlite:///other.sqlite")
     assert done.code == 2
     assert not Path("other.sqlite").exists()
 
 
-def test_one_unreadable_photo_fails_alone(claim: TypeIn) -> None:
+def test_one_unreadable_photo_fails_alone(claim):
     done = claim("--photo", "blue.jpg", "cut.jpg")
     assert done.code == 1
     assert "photo_unreadable: cut.jpg: " in done.out
@@ -187,13 +177,13 @@ def test_one_unreadable_photo_fails_alone(claim: TypeIn) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs a device")
-def test_only_regular_files_are_photos_of_a_claim(claim: TypeIn) -> None:
+def test_only_regular_files_are_photos_of_a_claim(claim):
     done = claim("--photo", "blue.jpg", "/dev/null")
     assert done[:2] == (3, "")
     assert "/dev/null" in done.err
 
 
-def test_the_default_policy_can_be_written_edited_and_used(type_in: TypeIn, claim: TypeIn) -> None:
+def test_the_default_policy_can_be_written_edited_and_used(type_in, claim):
     assert type_in("claim", "--write-policy", "policy.yaml").code == 0
     assert ClaimPolicy.from_yaml("policy.yaml") == ClaimPolicy()
     assert type_in("claim", "--write-policy", "policy.yaml").code == 2
@@ -220,7 +210,7 @@ def test_the_default_policy_can_be_written_edited_and_used(type_in: TypeIn, clai
         ("--photo blue.jpg --prior 2", "prior=2.0"),
     ],
 )
-def test_wrong_input_is_a_usage_error(claim: TypeIn, words: str, named: str) -> None:
+def test_wrong_input_is_a_usage_error(claim, words, named):
     code, out, err = claim(*words.split())
     assert (code, out) == (2, "")
     assert named in err

@@ -1,7 +1,5 @@
 """What people type: `realdamage predict`, `calibrate` and `info`, their output and exit codes."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io
@@ -10,10 +8,8 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,17 +19,16 @@ import realdamage
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.verdict import Verdict
 
-TypeIn = Callable[..., Any]
 SOURCE = str(Path(realdamage.__file__).parents[1])
 
 
 @pytest.fixture
-def model(tmp_path: Path, save_red_model: Callable[[Path], Path]) -> Path:
+def model(tmp_path, save_red_model):
     return save_red_model(tmp_path / "model" / "red.onnx")
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     """real.png, below/painted.jpg (red quarter) and notes.txt."""
     folder = tmp_path / "photos"
     (folder / "below").mkdir(parents=True)
@@ -46,11 +41,11 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def predict(type_in: TypeIn, model: Path) -> TypeIn:
+def predict(type_in, model):
     return lambda *words: type_in("predict", "--model", model, *words)
 
 
-def test_a_folder_becomes_a_tidy_table(predict: TypeIn, photos: Path) -> None:
+def test_a_folder_becomes_a_tidy_table(predict, photos):
     code, out, err = predict(photos)
     assert code == 0
     header, _, painted, real = out.splitlines()
@@ -63,9 +58,7 @@ def test_a_folder_becomes_a_tidy_table(predict: TypeIn, photos: Path) -> None:
     assert predict(photos, "--prior", "1.5").code == 2
 
 
-def test_reasons_are_explained_once_below_the_table(
-    predict: TypeIn, model: Path, photos: Path
-) -> None:
+def test_reasons_are_explained_once_below_the_table(predict, model, photos):
     data, metadata, _ = read_model_file(model)
     write_model_file(model, data, replace(metadata, demo=True))
     done = predict(photos)
@@ -75,9 +68,7 @@ def test_reasons_are_explained_once_below_the_table(
 
 
 @pytest.mark.parametrize(("option", "name"), [("--output", "v.xlsx"), ("--sheet", "s.gif")])
-def test_an_unknown_ending_is_refused_before_judging(
-    predict: TypeIn, photos: Path, tmp_path: Path, option: str, name: str
-) -> None:
+def test_an_unknown_ending_is_refused_before_judging(predict, photos, tmp_path, option, name):
     path = tmp_path / "new" / name
     code, out, err = predict(photos, option, path)
     assert (code, out) == (2, "")
@@ -89,9 +80,7 @@ def test_an_unknown_ending_is_refused_before_judging(
         assert list(path.parent.iterdir()) == [path]
 
 
-def test_parquet_is_a_predictions_file_as_csv_is(
-    predict: TypeIn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_is_a_predictions_file_as_csv_is(predict, photos, tmp_path, monkeypatch):
     pd = pytest.importorskip("pandas")
     predictions = pytest.importorskip("realdamage.evaluation.predictions")
     (photos / "empty.jpg").touch()
@@ -108,9 +97,7 @@ def test_parquet_is_a_predictions_file_as_csv_is(
     assert 'pip install "realdamage[analysis]"' in err
 
 
-def test_json_lines_hold_whole_verdicts_and_name_a_heat_map_for_each(
-    predict: TypeIn, photos: Path
-) -> None:
+def test_json_lines_hold_whole_verdicts_and_name_a_heat_map_for_each(predict, photos):
     Image.new("RGB", (64, 64), "blue").save(photos / "below" / "real.png")
     (photos / "empty.jpg").touch()
     heat = photos / "heat"
@@ -130,9 +117,7 @@ def test_json_lines_hold_whole_verdicts_and_name_a_heat_map_for_each(
     assert "4 photos: " in predict(photos).err  # heat maps are no photos
 
 
-def test_a_sheet_shows_every_photo_that_could_be_read(
-    predict: TypeIn, photos: Path, tmp_path: Path
-) -> None:
+def test_a_sheet_shows_every_photo_that_could_be_read(predict, photos, tmp_path):
     path = tmp_path / "s.JPEG"
     assert predict(photos / "real.png", "--sheet", path).code == 0
     with Image.open(path) as one:
@@ -145,9 +130,7 @@ def test_a_sheet_shows_every_photo_that_could_be_read(
         assert (three.width, three.height - 8) == (one.width, 2 * (height - 8))
 
 
-def test_unreadable_and_missing_photos_are_named_and_the_others_judged(
-    predict: TypeIn, photos: Path, tmp_path: Path
-) -> None:
+def test_unreadable_and_missing_photos_are_named_and_the_others_judged(predict, photos, tmp_path):
     painted = photos / "below" / "painted.jpg"
     (photos / "cut.jpg").write_bytes(painted.read_bytes()[: painted.stat().st_size // 2])
     given = [photos / "real.png", photos / "nope.jpg", painted, photos / "*.tiff"]
@@ -174,7 +157,7 @@ def test_unreadable_and_missing_photos_are_named_and_the_others_judged(
     assert predict(photos / "notes.txt", __file__).code == 3  # nothing was judged
 
 
-def test_names_are_printed_without_control_characters(predict: TypeIn, photos: Path) -> None:
+def test_names_are_printed_without_control_characters(predict, photos):
     red, wide = "\x1b[31mred\x1b[0m\n.png", "a\u202egnp.png"
     broken = os.fsdecode(b"bad\xff.png")
     for name in (red, wide, broken):
@@ -193,9 +176,7 @@ def test_names_are_printed_without_control_characters(predict: TypeIn, photos: P
 @pytest.mark.parametrize(
     ("given", "named"), [("*.tiff", "*.tiff"), ("bare", "bare"), ("s3://a/b.jpg", "is a URL")]
 )
-def test_what_names_no_photo_is_a_usage_error(
-    predict: TypeIn, photos: Path, monkeypatch: pytest.MonkeyPatch, given: str, named: str
-) -> None:
+def test_what_names_no_photo_is_a_usage_error(predict, photos, monkeypatch, given, named):
     monkeypatch.chdir(photos)
     Path("bare").mkdir()
     code, out, err = predict(given)
@@ -206,12 +187,10 @@ def test_what_names_no_photo_is_a_usage_error(
 @pytest.mark.parametrize(
     ("raised", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 0), (ZeroDivisionError, 3)]
 )
-def test_how_a_command_ends(
-    predict: TypeIn, photos: Path, monkeypatch: pytest.MonkeyPatch, raised: type, code: int
-) -> None:
+def test_how_a_command_ends(predict, photos, monkeypatch, raised, code):
     """A bug shows its stack trace only with --debug."""
 
-    def ends(*_: object, **__: object) -> None:
+    def ends(*_, **__):
         raise raised("a bug")
 
     monkeypatch.setattr("realdamage.commands.predict.find_photos", ends)
@@ -225,7 +204,7 @@ def test_how_a_command_ends(
                 predict(*words)
 
 
-def test_info_prints_the_metadata(type_in: TypeIn, model: Path, tmp_path: Path) -> None:
+def test_info_prints_the_metadata(type_in, model, tmp_path):
     values = json.loads(type_in("info", model, "--json").out)
     assert values["graph_sha256"] == read_model_file(model)[2]
     assert values["bytes"] == model.stat().st_size
@@ -243,7 +222,7 @@ def test_info_prints_the_metadata(type_in: TypeIn, model: Path, tmp_path: Path) 
     assert type_in("info", tmp_path / "no.onnx").code == 3
 
 
-def test_no_command_prints_the_help_and_version_the_version(type_in: TypeIn) -> None:
+def test_no_command_prints_the_help_and_version_the_version(type_in):
     code, out, err = type_in()
     assert (code, out) == (2, "")
     commands = {line.split()[0] for line in err.partition("Commands:")[2].splitlines() if line}
@@ -251,9 +230,7 @@ def test_no_command_prints_the_help_and_version_the_version(type_in: TypeIn) -> 
     assert type_in("--version") == (0, f"realdamage {realdamage.__version__}\n", "")
 
 
-def test_python_dash_m_and_a_bar_that_leaves_standard_output_alone(
-    model: Path, photos: Path
-) -> None:
+def test_python_dash_m_and_a_bar_that_leaves_standard_output_alone(model, photos):
     """On a terminal, the bar of `predict > FILE` must not swallow what goes into the file."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "realdamage", "predict", "real.png", "below/*.jpg", "--model"]

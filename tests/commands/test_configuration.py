@@ -1,10 +1,6 @@
 """A misspelling stops the run where it is written, and the message names the near match."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -22,7 +18,7 @@ from realdamage.errors import ConfigError, PhotoError
         ("train", "+epochs=3", "use trainer.max_epochs"),
     ],
 )
-def test_a_misspelling_is_named_with_its_near_match(command: str, override: str, hint: str) -> None:
+def test_a_misspelling_is_named_with_its_near_match(command, override, hint):
     with pytest.raises(ConfigError) as caught:
         compose(command, [override])
     message = str(caught.value)
@@ -31,21 +27,16 @@ def test_a_misspelling_is_named_with_its_near_match(command: str, override: str,
     assert "\n" not in message  # no advice to append the key, no names of Hydra's classes
 
 
-def test_a_value_of_the_wrong_type_names_key_and_value() -> None:
+def test_a_value_of_the_wrong_type_names_key_and_value():
     with pytest.raises(ConfigError, match=r"^model\.lr=fast: .*'fast'"):
         compose("train", ["model.lr=fast"])
 
 
 @pytest.mark.parametrize(
     ("command", "arguments", "named"),
-    [
-        ("train", ["model.lrr=1"], "did you mean model.lr?"),
-        ("export", [], "checkpoint"),
-    ],
+    [("train", ["model.lrr=1"], "did you mean model.lr?"), ("export", [], "checkpoint")],
 )
-def test_the_commands_exit_with_2_and_no_stack_trace(
-    run_command, command, arguments, named
-) -> None:
+def test_the_commands_exit_with_2_and_no_stack_trace(run_command, command, arguments, named):
     finished = run_command(command, *arguments)
     assert finished.code == 2
     assert named in finished.err
@@ -54,13 +45,13 @@ def test_the_commands_exit_with_2_and_no_stack_trace(
 
 
 def test_an_error_of_ours_gives_its_own_code_and_the_full_trace_only_when_asked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["realdamage-export", "checkpoint=x.ckpt"])
-    seen: list[str | None] = []
+    seen = []
 
-    def fail(config: Any) -> None:
+    def fail(config):
         seen.append(os.environ.get("HYDRA_FULL_ERROR"))
         raise PhotoError(f"{config.checkpoint}: no photo")
 
@@ -79,9 +70,7 @@ def test_an_error_of_ours_gives_its_own_code_and_the_full_trace_only_when_asked(
 @pytest.mark.parametrize(
     "override", ["model.loss=mse", "data.degradations.probability=2", "data.reader.layout=tabel"]
 )
-def test_a_value_out_of_range_is_named_before_torch_is_needed(
-    override: str, tmp_path: Path
-) -> None:
+def test_a_value_out_of_range_is_named_before_torch_is_needed(override, tmp_path):
     config = compose("train", [override, f"data.root={tmp_path}", f"paths.run={tmp_path}"])
     with pytest.raises(ConfigError, match=override.partition("=")[0].rpartition(".")[2]):
         OmegaConf.to_object(config)

@@ -1,13 +1,7 @@
 """What people type before training: `realdamage manifest`, `split`, `audit`, `neutralise`."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -17,12 +11,9 @@ from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.splits import with_split_table
 from realdamage.errors import ManifestError
 
-TypeIn = Callable[..., Any]
-WriteSet = Callable[..., Path]
-
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """40 real photos of 20 groups, half of them damaged, each with an edit; empty files, a column
     of their own."""
     rows = []
@@ -38,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_manifest_is_written_once_and_then_checked(type_in: TypeIn, tmp_path: Path) -> None:
+def test_a_manifest_is_written_once_and_then_checked(type_in, tmp_path):
     root = tmp_path / "set"
     for name in ("real/a.jpg", "real/b.jpg", "fake/c.jpg"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +49,7 @@ def test_a_manifest_is_written_once_and_then_checked(type_in: TypeIn, tmp_path: 
     assert len(read_manifest(root)) == 4
 
 
-def test_a_table_is_mapped_by_a_file(type_in: TypeIn, tmp_path: Path) -> None:
+def test_a_table_is_mapped_by_a_file(type_in, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set/a.jpg").touch()
     (tmp_path / "set/shots.csv").write_text("path,label\na.jpg,real\n")
@@ -72,9 +63,7 @@ def test_a_table_is_mapped_by_a_file(type_in: TypeIn, tmp_path: Path) -> None:
     assert type_in("manifest", table, "--columns", tmp_path / "none.yaml").code == 2
 
 
-def test_splits_are_written_and_keep_groups_and_other_columns(
-    type_in: TypeIn, folder: Path
-) -> None:
+def test_splits_are_written_and_keep_groups_and_other_columns(type_in, folder):
     done = type_in("split", folder, "--fractions", "train=0.5,val=0.25,policy=0.25")
     assert done.code == 0
     table = read_manifest(folder).table
@@ -94,12 +83,8 @@ def test_splits_are_written_and_keep_groups_and_other_columns(
 
 
 def test_the_default_leaves_photos_for_a_guarantee(
-    type_in: TypeIn,
-    write_set: WriteSet,
-    save_red_model: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    type_in, write_set, save_red_model, tmp_path, monkeypatch
+):
     root = write_set(tmp_path / "photos", groups=30, splits=False)
     model = save_red_model(tmp_path / "model.onnx")
     brighter = [min(255, value + 60) for value in range(256)] + 2 * list(range(256))
@@ -133,9 +118,7 @@ def test_the_default_leaves_photos_for_a_guarantee(
     assert (read_model_file(own)[1].policy or policy).fpr == 0.1
 
 
-def test_near_duplicates_stay_together(
-    type_in: TypeIn, tmp_path: Path, photo_factory: Callable[..., np.ndarray]
-) -> None:
+def test_near_duplicates_stay_together(type_in, tmp_path, photo_factory):
     """An edit and its original are in one group already; a second save of a photo is news."""
     rows = []
     for index in range(6):
@@ -158,8 +141,8 @@ def test_near_duplicates_stay_together(
 
 
 def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
-    type_in: TypeIn, folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+    type_in, folder, tmp_path_factory
+):
     splits = tmp_path_factory.mktemp("splits") / "splits.csv"
     before = (folder / "metadata.csv").read_bytes()
     assert type_in("split", folder, "--output", splits).code == 0
@@ -175,7 +158,7 @@ def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
         with_split_table(read_manifest(folder), splits)
 
 
-def test_an_honest_set_passes_the_audit(type_in: TypeIn, tiny_manifest: Path) -> None:
+def test_an_honest_set_passes_the_audit(type_in, tiny_manifest):
     code, out, _ = type_in("audit", tiny_manifest, "--workers", "1")
     lines = out.splitlines()
     assert code == 0
@@ -185,14 +168,11 @@ def test_an_honest_set_passes_the_audit(type_in: TypeIn, tiny_manifest: Path) ->
 
 @pytest.mark.parametrize(
     ("groups", "code", "last"),
-    [
-        (4, 3, "audit: nothing could be measured"),
-        (8, 1, "audit failed: source"),
-    ],
+    [(4, 3, "audit: nothing could be measured"), (8, 1, "audit failed: source")],
 )
 def test_a_leaking_set_and_one_too_small_to_measure_do_not_pass(
-    type_in: TypeIn, write_set: WriteSet, tmp_path: Path, groups: int, code: int, last: str
-) -> None:
+    type_in, write_set, tmp_path, groups, code, last
+):
     root, page, report = write_set(tmp_path / "s", groups), tmp_path / "a.html", tmp_path / "a.json"
     table = read_manifest(root).table
     source = table["source"].where(table["label"] == "real", "generated/x")
@@ -208,9 +188,7 @@ def test_a_leaking_set_and_one_too_small_to_measure_do_not_pass(
     assert done.out.splitlines()[-1].endswith("1 unreadable")
 
 
-def test_a_set_is_saved_again_and_counted(
-    type_in: TypeIn, write_set: WriteSet, tmp_path: Path
-) -> None:
+def test_a_set_is_saved_again_and_counted(type_in, write_set, tmp_path):
     photos = write_set(tmp_path / "in", 4)
     out = tmp_path / "out"
     done = type_in("neutralise", photos, out, "--quality", "75-95", "--workers", "1")

@@ -1,13 +1,8 @@
 """realdamage-evaluate: a checkpoint and its exported file agree, and its output files are right."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +15,10 @@ from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMN
 from realdamage.evaluation.robustness import Suite
 
 TOLERANCE = 1e-3
-Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def calibrated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calibrated(tiny_onnx, tmp_path_factory):
     """`tiny_onnx` with a steep calibration, so that a difference of the score shows in the
     probability."""
     data, metadata, _ = read_model_file(tiny_onnx)
@@ -43,8 +37,8 @@ def calibrated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_checkpoint_and_onnx_give_the_same_predictions(
-    run_command: Run, tiny_run: Path, calibrated: Path, tiny_manifest: Path, tmp_path: Path
-) -> None:
+    run_command, tiny_run, calibrated, tiny_manifest, tmp_path
+):
     found = {}
     for checkpoint in (tiny_run / "best.ckpt", calibrated):
         about = (f"checkpoint={checkpoint}", f"data.root={tiny_manifest}", "shortcuts=false")
@@ -70,8 +64,8 @@ def test_checkpoint_and_onnx_give_the_same_predictions(
 
 
 def test_split_format_and_what_the_run_writes_about_itself(
-    run_command: Run, calibrated: Path, tiny_manifest: Path, tmp_path: Path
-) -> None:
+    run_command, calibrated, tiny_manifest, tmp_path
+):
     options = ("data.split=val", "format=parquet", "prior=0.1")
     done = run_command(
         "evaluate", f"checkpoint={calibrated}", f"data.root={tiny_manifest}", *options
@@ -100,22 +94,13 @@ def test_split_format_and_what_the_run_writes_about_itself(
         (["data.split=null"], 2, "the model was trained on"),
     ],
 )
-def test_what_is_wrong_is_named(
-    run_command: Run,
-    calibrated: Path,
-    tiny_manifest: Path,
-    arguments: list[str],
-    code: int,
-    told: str,
-) -> None:
+def test_what_is_wrong_is_named(run_command, calibrated, tiny_manifest, arguments, code, told):
     about = (f"checkpoint={calibrated}", f"data.root={tiny_manifest}")
     done = run_command("evaluate", *about, *arguments)
     assert (done.code, told in done.err, "Traceback" in done.err) == (code, True, False)
 
 
-def test_a_suite_is_scored_and_measured(
-    run_command: Run, calibrated: Path, with_table: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_suite_is_scored_and_measured(run_command, calibrated, with_table, tmp_path):
     """Two perturbations of four, and a drawn part of the photos of a set without splits."""
     photos = with_table(lambda table: table.assign(split=""))
     left_out = [
@@ -137,7 +122,7 @@ def test_a_suite_is_scored_and_measured(
     assert metrics["n"] == metrics["run"]["limit"] == 12
     rows = {row["perturbation"]: row for row in metrics["robustness"]}
     assert {name: row["n"] for name, row in rows.items()} == {
-        **{"clean": 12, "chat_full_75": 12, "chat_50_60": 12},
+        **{"clean": 12, "chat_full_75": 12, "chat_50_60": 12}
     }
     assert rows["clean"]["auroc"] == pytest.approx(metrics["auroc"])
     assert "Chat app, 0.5, JPEG 60" in done.out
@@ -145,19 +130,15 @@ def test_a_suite_is_scored_and_measured(
 
 
 def test_an_evaluation_is_made_again_only_when_something_has_changed(
-    run_command: Run,
-    calibrated: Path,
-    tiny_manifest: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run_command, calibrated, tiny_manifest, tmp_path, monkeypatch
+):
     photos, model = tmp_path / "photos", tmp_path / "model.onnx"
     shutil.copytree(tiny_manifest, photos)
     shutil.copy(calibrated, model)
-    scored: list[int] = []
+    scored = []
     score = Suite.score
 
-    def counted(suite: Suite, **how: Any) -> None:
+    def counted(suite, **how):
         scored.append(len(suite.manifest))
         score(suite, **how)
 
@@ -165,7 +146,7 @@ def test_an_evaluation_is_made_again_only_when_something_has_changed(
     arguments = ("evaluate", f"checkpoint={model}", f"data.root={photos}", "shortcuts=false")
     metrics = tmp_path / "out/evaluate/metrics.json"
 
-    def again(*options: str) -> tuple[int, str]:
+    def again(*options):
         """How many photos were scored, and what was printed."""
         scored.clear()
         done = run_command(*arguments, "workers=1", *options)

@@ -1,16 +1,10 @@
 """Every experiment composes and builds: trainer, callbacks, loggers, data module and network,
 without any download."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import timm
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from realdamage.configuration import compose, config_folder, plain
 from realdamage.synthesis.recipe import recipe_from_config
@@ -24,13 +18,13 @@ RECIPES = sorted(path.stem for path in (config_folder() / "recipe").glob("*.yaml
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+def asked(monkeypatch):
     """timm makes a backbone of two narrow blocks with random weights, and we note what it was asked
     for."""
     create = timm.create_model
-    names: list[tuple[str, bool]] = []
+    names = []
 
-    def stub(name: str, pretrained: bool = False, **options: Any) -> Any:
+    def stub(name, pretrained=False, **options):
         names.append((name, pretrained))
         return create(name, depth=2, embed_dim=48, num_heads=3, **options)
 
@@ -39,22 +33,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
 
 @pytest.fixture
-def composed(tmp_path: Path) -> Callable[..., DictConfig]:
+def composed(tmp_path):
     """A training configuration in `tmp_path`, on the CPU whatever the experiment says."""
 
-    def make(*overrides: str) -> DictConfig:
+    def make(*overrides):
         return compose(
-            "train",
-            [*overrides, "trainer=cpu", f"paths.run={tmp_path}", f"paths.out={tmp_path}"],
+            "train", [*overrides, "trainer=cpu", f"paths.run={tmp_path}", f"paths.out={tmp_path}"]
         )
 
     return make
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_builds(
-    experiment: str, composed, asked: list[tuple[str, bool]], tmp_path: Path
-) -> None:
+def test_every_experiment_builds(experiment, composed, asked, tmp_path):
     config = composed(f"+experiment={experiment}")
     trainer, classifier, datamodule = build(config)
     assert config.name == experiment
@@ -83,9 +74,7 @@ def test_every_experiment_builds(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_config_fits_its_backbone(
-    model: str, composed, asked: list[tuple[str, bool]]
-) -> None:
+def test_every_model_config_fits_its_backbone(model, composed, asked):
     """Tile, overlap and patch agree, and the tag names weights that this timm knows."""
     config = composed(f"model={model}", "adapt=full")
     classifier = DamageClassifier(OmegaConf.to_object(config.model))
@@ -101,7 +90,7 @@ def test_every_model_config_fits_its_backbone(
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_composes_into_a_recipe(recipe: str, tmp_path: Path) -> None:
+def test_every_recipe_composes_into_a_recipe(recipe, tmp_path):
     roots = {"recipe.source.root": str(tmp_path)}
     if recipe == "reference":
         roots |= {f"recipe.include.{name}.root": str(tmp_path) for name in ("generated", "wild")}

@@ -3,12 +3,8 @@
 folds are dealt and checked before anything is trained, and finished ones are not run again.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,7 +15,6 @@ from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, with_known_columns
 from realdamage.errors import ConfigError, RealDamageError
-from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.predictions import read_predictions
 
 # Without one generator, the source gives the label away: the audit may only warn.
@@ -30,10 +25,8 @@ trainer: {max_epochs: 1, limit_train_batches: 1}
 callbacks: {pictures: null}
 """
 
-Typed = Callable[..., Any]
 
-
-def set_of(photos: dict[str, int]) -> Manifest:
+def set_of(photos):
     """So many synthetic photos of each family, and a real one."""
     rows = [{"file_name": "real.png", "label": "real", "split": "test"}]
     for family, count in photos.items():
@@ -42,7 +35,7 @@ def set_of(photos: dict[str, int]) -> Manifest:
     return Manifest(Path("photos"), with_known_columns(pd.DataFrame(rows).fillna("")))
 
 
-def test_the_most_frequent_value_goes_first_into_the_smallest_fold() -> None:
+def test_the_most_frequent_value_goes_first_into_the_smallest_fold():
     manifest = set_of({"a": 3, "b": 9, "c": 3, "d": 5, "e": 1})
     # 9 | 5; 3 (a) to the second: 8; 3 (c) to the second: 11; 1 to the first.
     dealt = {"fold1": ["b", "e"], "fold2": ["d", "a", "c"]}
@@ -55,7 +48,7 @@ def test_the_most_frequent_value_goes_first_into_the_smallest_fold() -> None:
         assert caught.value.code == "too_few_folds"
 
 
-def test_any_word_reaches_the_training_as_it_is(tmp_path: Path) -> None:
+def test_any_word_reaches_the_training_as_it_is(tmp_path):
     words = ["it's", "a,b", "x=y", "\\'", 'Magic "Brush"', "[1]", "2024", "null", "#1", "für"]
     values = ",".join(folds.quoted(word) for word in words)
     run = f"paths.run={folds.quoted(str(tmp_path / 'a b'))}"
@@ -65,12 +58,12 @@ def test_any_word_reaches_the_training_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def typed(run_command: Typed, tiny_manifest: Path, tmp_path: Path) -> Typed:
+def typed(run_command, tiny_manifest, tmp_path):
     """Runs the command on 16 groups, with an experiment of the user's own."""
     (tmp_path / "mine/experiment").mkdir(parents=True)
     (tmp_path / "mine/experiment/own.yaml").write_text(EXPERIMENT)
 
-    def run(*arguments: str) -> Any:
+    def run(*arguments):
         shared = (f"data.root={tiny_manifest}", "column=generator", "train_experiment=own")
         return run_command("folds", "--config-dir", "mine", *shared, *arguments)
 
@@ -78,7 +71,7 @@ def typed(run_command: Typed, tiny_manifest: Path, tmp_path: Path) -> Typed:
 
 
 @pytest.mark.slow
-def test_photos_in_table_out_and_again(typed: Typed, tiny_manifest: Path, tmp_path: Path) -> None:
+def test_photos_in_table_out_and_again(typed, tiny_manifest, tmp_path):
     perturbation = "+robustness.perturbations.soft={steps: [{step: blur, sigma: 2}]}"
     arguments = ("folds={nothing_even: [even]}", perturbation)
     done = typed(*arguments)
@@ -124,9 +117,7 @@ def test_photos_in_table_out_and_again(typed: Typed, tiny_manifest: Path, tmp_pa
         ("train_experiment=ovn", "experiment=own"),
     ],
 )
-def test_a_bad_call_ends_before_anything_is_trained(
-    argument: str, named: str, typed: Typed, tmp_path: Path
-) -> None:
+def test_a_bad_call_ends_before_anything_is_trained(argument, named, typed, tmp_path):
     done = typed(argument)
     assert done.code == 2
     assert named in done.err
@@ -135,11 +126,11 @@ def test_a_bad_call_ends_before_anything_is_trained(
 
 
 @pytest.fixture
-def launched(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def launched(tiny_onnx, monkeypatch):
     """Stands for the commands' processes: leaves what they leave, and remembers what was called."""
-    calls: list[str] = []
+    calls = []
 
-    def run(command: str, *arguments: str) -> None:
+    def run(command, *arguments):
         given = dict(each.replace("'", "").split("=", 1) for each in arguments)
         fold = given["name"].split("/")[1]
         calls.append(f"{fold} {command}")
@@ -160,8 +151,8 @@ def launched(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_is_missing_is_made_and_a_failed_fold_does_not_stop_the_others(
-    typed: Typed, launched: list[str], tmp_path: Path
-) -> None:
+    typed, launched, tmp_path
+):
     names = "folds={broken: [odd], good: [even]}"
     done = typed(names)
     assert done.code == 1
@@ -188,13 +179,9 @@ def test_what_is_missing_is_made_and_a_failed_fold_does_not_stop_the_others(
 
 
 def test_a_fold_that_leaves_a_source_out_too_is_judged_without_it(
-    typed: Typed,
-    launched: list[str],
-    tiny_manifest: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def calibrate(path: Path, known: Manifest, targets: Targets, **_: Any) -> None:
+    typed, launched, tiny_manifest, tmp_path, monkeypatch
+):
+    def calibrate(path, known, targets, **_):
         """The network of a few steps separates nothing, which the real one refuses."""
         assert (targets.fpr, targets.miss) == (0.4, 0.3)  # no split `policy`, so no guarantee
         assert set(known.table["source"]) == {"shop1"}

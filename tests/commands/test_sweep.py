@@ -1,9 +1,5 @@
 """A sweep ends with a table of its runs, best first."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pandas as pd
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
@@ -13,9 +9,7 @@ from omegaconf import OmegaConf
 from realdamage.commands.sweep import SweepTable
 
 
-def test_the_best_run_comes_first_and_failed_ones_last(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_best_run_comes_first_and_failed_ones_last(tmp_path, capsys):
     table = SweepTable()
     jobs = [("0", 0.1, 0.7), ("1", 0.2, 0.9), ("2", 0.3, None)]
     for run, lr, figure in jobs:
@@ -44,7 +38,7 @@ def test_the_best_run_comes_first_and_failed_ones_last(
 
 
 @pytest.mark.slow
-def test_optuna_looks_for_the_best_run(run_command, tiny_manifest: Path, tmp_path: Path) -> None:
+def test_optuna_looks_for_the_best_run(run_command, tiny_manifest, tmp_path):
     """Each run has a folder of its own."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason='needs the extra "sweep"')
     network = ("model.backbone=test_vit", "model.pretrained=false", "model.tile=64")

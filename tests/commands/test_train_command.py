@@ -13,14 +13,13 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -37,7 +36,6 @@ from realdamage.training.network import TorchScorer
 from realdamage.training.photos import training_photos
 from realdamage.training.start import finished_run, run_lock
 
-TinyConfig = Callable[..., DictConfig]
 AS_TYPED = (
     "model.backbone=test_vit",
     "model.pretrained=false",
@@ -49,12 +47,11 @@ AS_TYPED = (
     "threads=1",
     "callbacks.pictures=null",
 )
-WithTable = Callable[..., Path]
 FILES = ("best.ckpt", "last.ckpt", "config.yaml")
 WEIGHTS = ("state_dict", "current_model_state")
 
 
-def largest_difference(first: Path, second: Path) -> float:
+def largest_difference(first, second):
     """Of a weight, between two checkpoints: averaged ones (ema) and those being trained."""
     a, b = (
         {(part, name): value for part in WEIGHTS for name, value in checkpoint[part].items()}
@@ -64,7 +61,7 @@ def largest_difference(first: Path, second: Path) -> float:
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
 
 
-def logged(run: Path) -> pd.DataFrame:
+def logged(run):
     """The figures of all steps, of the parts of a run that was stopped too. A step that was logged
     twice counts as it was last; speed is left out."""
     files = sorted(run.glob("logs/version_*/metrics.csv"))
@@ -72,18 +69,18 @@ def logged(run: Path) -> pd.DataFrame:
     return rows.drop(columns=["train/photos_per_s"]).sort_index(axis=1)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def drawn(monkeypatch):
     """The key (epoch, index, times before) of every training unit, in the order in which they were
     read."""
-    keys: list[Any] = []
+    keys = []
     read = PairDataset.__getitem__
 
-    def remember(self: PairDataset, key: Any) -> Any:
+    def remember(self, key):
         keys.append(key)
         return read(self, key)
 
@@ -92,13 +89,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def copied(tiny_run: Path, tmp_path: Path) -> Path:
+def copied(tiny_run, tmp_path):
     """A copy of the finished run, free to change."""
     return shutil.copytree(tiny_run, tmp_path / "run")
 
 
 @pytest.fixture
-def ctrl_c() -> Iterator[None]:
+def ctrl_c():
     """Puts the handler back that Lightning turns off."""
     handler = signal.getsignal(signal.SIGINT)
     yield
@@ -121,16 +118,8 @@ class TestResume:
         ],
     )
     def test_a_resumed_run_equals_one_that_was_never_stopped(
-        self,
-        where: tuple[int, int],
-        how: Any,
-        options: tuple[str, ...],
-        tiny_manifest: Path,
-        tiny_config: TinyConfig,
-        tmp_path: Path,
-        drawn: list[Any],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+        self, where, how, options, tiny_manifest, tiny_config, tmp_path, drawn, monkeypatch
+    ):
         """Stopped in batch `where` (epoch, batch) of 2 epochs of 4 batches. A crash leaves the
         checkpoint before it: that of the epoch before, or with minutes=0 of the batch before."""
         overrides = (
@@ -148,7 +137,7 @@ class TestResume:
         drawn.clear()
         step = DamageClassifier.training_step
 
-        def stopped(self: DamageClassifier, batch: Any, index: int) -> Any:
+        def stopped(self, batch, index):
             if (self.current_epoch, index) == where:
                 if how == "crash":
                     raise OSError("power cut")
@@ -177,13 +166,8 @@ class TestResume:
         pd.testing.assert_frame_equal(*(logged(path.parent) for path in ends), check_exact=True)
 
     def test_a_finished_run_is_left_as_it_is_until_something_changes(
-        self,
-        tiny_run: Path,
-        copied: Path,
-        with_table: WithTable,
-        tiny_config: TinyConfig,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
+        self, tiny_run, copied, with_table, tiny_config, caplog
+    ):
         caplog.set_level("INFO")
         settings = ("name=tiny", "model.lr=3e-3", "resume=last", "trainer.max_epochs=3")
         before = contents(tiny_run)
@@ -216,22 +200,15 @@ class TestResume:
         ],
     )
     def test_a_folder_that_holds_a_run_is_left_alone(
-        self,
-        overrides: tuple[str, ...],
-        code: str,
-        named: str,
-        tiny_run: Path,
-        tiny_config: TinyConfig,
-    ) -> None:
+        self, overrides, code, named, tiny_run, tiny_config
+    ):
         before = contents(tiny_run)
         with pytest.raises((ConfigError, ModelFileError), match=named) as caught:
             train.run(tiny_config(tiny_run, *overrides))
         assert caught.value.code == code
         assert contents(tiny_run) == before
 
-    def test_weights_of_another_architecture_are_not_resumed(
-        self, copied: Path, tiny_config: TinyConfig
-    ) -> None:
+    def test_weights_of_another_architecture_are_not_resumed(self, copied, tiny_config):
         last = copied / "last.ckpt"
         checkpoint = torch.load(last, weights_only=True)
         checkpoint["state_dict"].pop("network.backbone.cls_token")
@@ -242,9 +219,7 @@ class TestResume:
         assert caught.value.code == "other_architecture"
 
     @pytest.mark.slow
-    def test_starting_over_changes_nothing_until_it_starts(
-        self, copied: Path, tiny_config: TinyConfig
-    ) -> None:
+    def test_starting_over_changes_nothing_until_it_starts(self, copied, tiny_config):
         before = contents(copied)
         with pytest.raises(ConfigError, match=r"data\.exclude\.family"):
             train.run(tiny_config(copied, "overwrite=true", "+data.exclude.family=[none]"))
@@ -256,9 +231,9 @@ class TestResume:
     @pytest.mark.slow
     @pytest.mark.usefixtures("ctrl_c")
     def test_ctrl_c_exits_with_130_and_prints_the_command_that_continues(
-        self, run_command, tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def pressed(self: DamageClassifier) -> None:
+        self, run_command, tiny_manifest, tmp_path, monkeypatch
+    ):
+        def pressed(self):
             if self.current_epoch == 1:
                 raise KeyboardInterrupt
 
@@ -277,8 +252,8 @@ class TestResume:
         assert torch.load(tmp_path / "out/train/last.ckpt", weights_only=True)["global_step"] == 4
 
     def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_dead(
-        self, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+        self, tiny_config, tmp_path, monkeypatch
+    ):
         folder = tmp_path / "run"
         hold = (
             "import sys, pathlib\nfrom realdamage.training.start import run_lock\n"
@@ -304,7 +279,7 @@ class TestResume:
         assert list(folder.iterdir()) == []
 
 
-def leaking(table: pd.DataFrame) -> pd.DataFrame:
+def leaking(table):
     """The synthetic photos come from a source of their own."""
     source = table["source"].where(table["label"] == "real", "generated/x")
     return table.assign(source=source)
@@ -313,9 +288,7 @@ def leaking(table: pd.DataFrame) -> pd.DataFrame:
 class TestStart:
     """A mistake is reported at once, and leaves nothing behind."""
 
-    def test_a_leaking_set_stops_the_run_before_torch_is_imported(
-        self, with_table: WithTable, tmp_path: Path
-    ) -> None:
+    def test_a_leaking_set_stops_the_run_before_torch_is_imported(self, with_table, tmp_path):
         root = with_table(leaking)
         driver = (
             "import sys\nfrom realdamage import train\ntry:\n    train.main()\nfinally:\n"
@@ -332,9 +305,7 @@ class TestStart:
         assert audit["verdict"] == "failed, overridden"
         assert audit["tests"]["source"] == [1.0, 1.0, 1.0]
 
-    def test_an_exception_for_a_part_that_is_held_back_is_no_mistake(
-        self, with_table: WithTable
-    ) -> None:
+    def test_an_exception_for_a_part_that_is_held_back_is_no_mistake(self, with_table):
         parts = {"train": "photos", "val": "photos", "test": "held back"}
         root = with_table(lambda table: leaking(table.assign(part=table["split"].map(parts))))
         entries = [
@@ -349,8 +320,8 @@ class TestStart:
         assert found == [("photos", 1.0), ("held back", None)]
 
     def test_a_folder_that_cannot_be_made_is_named_in_one_line(
-        self, run_command, tiny_manifest: Path, tmp_path: Path
-    ) -> None:
+        self, run_command, tiny_manifest, tmp_path
+    ):
         (tmp_path / "afile").touch()
         done = run_command("train", "paths.out=afile", f"data.root={tiny_manifest}", *AS_TYPED)
         assert done.code == 3
@@ -360,8 +331,8 @@ class TestStart:
 
 @pytest.mark.slow
 def test_a_debug_run_of_the_same_command_leaves_the_finished_run_alone(
-    run_command, tiny_run: Path, tiny_manifest: Path, tmp_path: Path
-) -> None:
+    run_command, tiny_run, tiny_manifest, tmp_path
+):
     """Its four validation photos cannot measure the figure that chooses the best checkpoint."""
     mine = shutil.copytree(tiny_run, tmp_path / "out/mine")
     before = contents(mine)
@@ -379,9 +350,7 @@ def test_a_debug_run_of_the_same_command_leaves_the_finished_run_alone(
     assert contents(mine) == before
 
 
-def typed(
-    arguments: list[str], cwd: Path, script: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def typed(arguments, cwd, script, **variables):
     """A command line in a process of its own, on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     environment.pop("HYDRA_FULL_ERROR", None)
@@ -419,6 +388,8 @@ def stopped(self, batch, index):
     where = f"{self.global_rank} {self.current_epoch} {index}"
     if where == os.environ.get("TERM_AT"):
         os.kill(os.getpid(), signal.SIGTERM)
+    if where == os.environ.get("KILL_AT"):
+        os.killpg(0, signal.SIGKILL)
     return step(self, batch, index)
 
 if "SEEN" in os.environ:
@@ -437,12 +408,12 @@ class Together(NamedTuple):
     photos: Path
     arguments: list[str]
 
-    def typed(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def typed(self, *more, **variables):
         """On one machine: Lightning starts the second process."""
         return typed([*self.arguments, *more], self.folder, "driver.py", **variables)
 
 
-def run_on_two_nodes(arguments: list[str], cwd: Path) -> None:
+def run_on_two_nodes(arguments, cwd):
     """The command as on two machines, with torchrun and one process on each; both are this one."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -461,7 +432,7 @@ def run_on_two_nodes(arguments: list[str], cwd: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def together(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Together:
+def together(tiny_manifest, tmp_path_factory):
     """A finished run of two processes on two nodes, `out/pair`, on photos of which only one has a
     mask to localise; what they read is in seen.jsonl."""
     folder = tmp_path_factory.mktemp("together")
@@ -481,7 +452,7 @@ def together(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> T
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_photos_out_and_agree_on_the_figures(together: Together) -> None:
+def test_two_processes_share_the_photos_out_and_agree_on_the_figures(together):
     """Together they see each training unit once per epoch and each validation photo once, also when
     the photos of one of them have no mask to localise."""
     seen = [json.loads(line) for line in (together.folder / "seen.jsonl").read_text().splitlines()]
@@ -511,15 +482,18 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(together: T
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_where_one_was_terminated(together: Together) -> None:
-    """SIGTERM reaches one process, not the first; both stop after the same step. The end is that of
-    the run on two nodes, which was never stopped."""
+def test_two_processes_go_on_where_they_were_terminated_and_killed(together):
+    """SIGTERM reaches one process, not the first; both stop after the same step. Later kill -9 ends
+    both and their workers. The end is that of the run on two nodes, which was never stopped."""
     last = together.folder / "out/stopped/last.ckpt"
     terminated = together.typed("name=stopped", TERM_AT="1 0 1")
     assert terminated.returncode == 143, terminated.stderr
     assert "resume=last" in terminated.stderr.splitlines()[-1]
     assert torch.load(last, weights_only=True)["global_step"] == 2
-    finished = together.typed("name=stopped", "resume=last", "data.workers=1")
+    rest = ("name=stopped", "resume=last", "data.workers=1", "callbacks.last.minutes=0")
+    assert together.typed(*rest, KILL_AT="0 1 2").returncode == -signal.SIGKILL
+    assert torch.load(last, weights_only=True)["global_step"] == 9
+    finished = together.typed(*rest)
     assert finished.returncode == 0, finished.stderr
     assert largest_difference(together.folder / "out/pair/last.ckpt", last) <= 1e-6
     figures = [logged(together.folder / "out" / name) for name in ("pair", "stopped")]

@@ -4,8 +4,6 @@ again and again where the photos of a small set in shards are. Prints memory in 
     python tests/training/million.py SHARDS 1000000
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -23,7 +21,7 @@ from realdamage.training.datamodule import DamageDataModule
 SPEC = PixelSpec(tile=64, patch=16, overlap=16)
 
 
-def write_index(small: Path, rows: int) -> None:
+def write_index(small, rows):
     """Repeats the small set's index, each copy with names, pairs and groups of its own."""
     table = pq.read_table(small / "index.parquet")
     copies = -(-rows // len(table))
@@ -37,18 +35,18 @@ def write_index(small: Path, rows: int) -> None:
     pq.write_table(repeated, small / "index.parquet")
 
 
-def used() -> float:
+def used():
     """Memory of this process and its workers in MiB, what they share counted once. Files such as
     libraries are left out, since others may map them too."""
     process = psutil.Process()
-    rows: list[str] = []
+    rows = []
     for each in (process, *process.children(recursive=True)):
         rows += Path(f"/proc/{each.pid}/smaps_rollup").read_text().splitlines()
     found = [row.split() for row in rows if row.startswith(("Pss_Anon:", "Pss_Shmem:"))]
     return sum(int(kib) for _, kib, _ in found) / 1024
 
 
-def main(small: Path, rows: int) -> None:
+def main(small, rows):
     write_index(small, rows)
     photos.AUDITED = 200  # the audit has tests of its own
     data = DataConfig(str(small), batch_units=8, tiles_per_photo=1, workers=1, mixed_shards=1)

@@ -1,11 +1,6 @@
 """What learns and how fast: every adapter gets a gradient, merging changes nothing, lower blocks
 learn slower."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import timm
 import torch
@@ -13,7 +8,7 @@ from torch import nn
 
 from realdamage.schema import AdaptConfig, ModelConfig
 from realdamage.training.adapt import adapt_network, merge_adapters, parameter_groups
-from realdamage.training.network import EvidenceViT, build_network
+from realdamage.training.network import build_network
 
 # The last is one of timm's Eva models.
 BACKBONES = ("test_vit", "vit_lite", "vit_pe_spatial_tiny_patch16_512.fb")
@@ -21,12 +16,12 @@ MERGE_TOLERANCE = 1e-5
 
 
 @pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EvidenceViT]:
+def shallow(monkeypatch):
     """`shallow(name)`: the network around a timm backbone of two blocks."""
     create = timm.create_model
 
-    def make(backbone: str, **options: Any) -> EvidenceViT:
-        def stub(name: str, **given: Any) -> nn.Module:
+    def make(backbone, **options):
+        def stub(name, **given):
             return create(name, **{**given, "depth": 2, **options})
 
         monkeypatch.setattr(timm, "create_model", stub)
@@ -36,12 +31,12 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EvidenceViT]:
     return make
 
 
-def tiles(count: int = 4) -> torch.Tensor:
+def tiles(count=4):
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
 
 
-def train(network: EvidenceViT, optimizer: torch.optim.Optimizer) -> None:
+def train(network, optimizer):
     """Two steps: an adapter's B starts at zero, so that A gets its first gradient in the second."""
     for _ in range(2):
         optimizer.zero_grad()
@@ -50,14 +45,12 @@ def train(network: EvidenceViT, optimizer: torch.optim.Optimizer) -> None:
         optimizer.step()
 
 
-def largest_difference(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> float:
+def largest_difference(first, second):
     return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_adapter_gets_a_gradient_and_merging_changes_no_output(
-    backbone: str, shallow
-) -> None:
+def test_every_adapter_gets_a_gradient_and_merging_changes_no_output(backbone, shallow):
     network = shallow(backbone)
     plain = [name for name, _ in network.named_parameters()]
     with torch.no_grad():
@@ -85,7 +78,7 @@ def test_every_adapter_gets_a_gradient_and_merging_changes_no_output(
 
 
 @pytest.mark.parametrize("strategy", ["head", "lora"])
-def test_a_step_changes_nothing_but_heads_and_adapters(strategy: str, shallow) -> None:
+def test_a_step_changes_nothing_but_heads_and_adapters(strategy, shallow):
     """Statistics of batch norms included, which change in a forward pass; also after a validation
     in between."""
     network = shallow("vit_lite")
@@ -105,7 +98,7 @@ def test_a_step_changes_nothing_but_heads_and_adapters(strategy: str, shallow) -
     assert all(module.training for module in dropouts)
 
 
-def test_drop_path_is_off_where_the_backbone_is_frozen(shallow) -> None:
+def test_drop_path_is_off_where_the_backbone_is_frozen(shallow):
     for strategy, still in (("head", True), ("lora", False), ("full", False)):
         network = shallow("test_vit", drop_path_rate=0.5)
         adapt_network(network, AdaptConfig(strategy, rank=2))
@@ -114,7 +107,7 @@ def test_drop_path_is_off_where_the_backbone_is_frozen(shallow) -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_lower_blocks_learn_slower(backbone: str, shallow) -> None:
+def test_lower_blocks_learn_slower(backbone, shallow):
     network = shallow(backbone)
     groups = parameter_groups(network, AdaptConfig("full", layer_decay=0.5), 1.0, 0.1)
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
@@ -128,7 +121,7 @@ def test_lower_blocks_learn_slower(backbone: str, shallow) -> None:
     assert first < second <= heads == 1.0
 
 
-def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow) -> None:
+def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow):
     network = shallow("test_vit")
     groups = parameter_groups(network, AdaptConfig("full"), 0.1, 0.05)
     assert {group["lr"] for group in groups} == {0.1}
@@ -139,13 +132,13 @@ def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.03])
-def test_the_stem_learns_at_its_own_rate(factor: float) -> None:
+def test_the_stem_learns_at_its_own_rate(factor):
     network = build_network(ModelConfig("vit_lite", 64, False))
     adapt = AdaptConfig(stem=factor)
     adapt_network(network, adapt)
     groups = parameter_groups(network, adapt, 1e-3, 0.05)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
-    stem: Any = network.backbone.patch_embed
+    stem = network.backbone.patch_embed
     found = {rates.get(id(parameter), 0.0) for parameter in stem.backbone.parameters()}
     assert [*found] == pytest.approx([1e-3 * factor])
     assert rates[id(stem.proj.weight)] == pytest.approx(1e-3)

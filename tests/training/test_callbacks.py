@@ -1,10 +1,7 @@
 """What a run shows: pictures of each validation in every logger, speed, and a suggested rate."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +18,11 @@ from realdamage.training.callbacks import flops_per_tile
 from realdamage.training.network import build_network
 
 
-def logged(run: Path) -> pd.DataFrame:
+def logged(run):
     return pd.read_csv(run / "logs/version_0/metrics.csv")
 
 
-def test_each_validation_leaves_two_pictures(tiny_run: Path) -> None:
+def test_each_validation_leaves_two_pictures(tiny_run):
     names = {path.name for path in (tiny_run / "pictures").iterdir()}
     kinds = ("photos", "roc_and_confusion")
     assert names == {f"epoch_00{epoch}_{kind}.png" for epoch in (1, 2, 3) for kind in kinds}
@@ -34,7 +31,7 @@ def test_each_validation_leaves_two_pictures(tiny_run: Path) -> None:
     assert sheet.std() > 30
 
 
-def test_each_figure_is_logged_in_one_column(tiny_run: Path) -> None:
+def test_each_figure_is_logged_in_one_column(tiny_run):
     table = logged(tiny_run)
     validated = {name for name in table if name.startswith("val/")}
     assert validated == {*MONITORED, "val/photos", "val/loss"}
@@ -52,7 +49,7 @@ def test_each_figure_is_logged_in_one_column(tiny_run: Path) -> None:
     assert "train/mfu" not in table  # a CPU's peak rate is not known
 
 
-def test_frozen_layers_cost_no_way_back() -> None:
+def test_frozen_layers_cost_no_way_back():
     network = build_network(ModelConfig("test_vit", 64, False)).train()
     forward = FlopCounterMode(display=False)
     with forward:
@@ -68,9 +65,7 @@ def test_frozen_layers_cost_no_way_back() -> None:
 
 
 @pytest.mark.slow
-def test_all_loggers_at_once_with_early_stopping_and_balance(
-    tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_loggers_at_once_with_early_stopping_and_balance(tiny_config, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason='pip install "realdamage[wandb]"')
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setattr(callbacks, "get_available_flops", lambda *_: int(1e12))
@@ -92,7 +87,7 @@ def test_all_loggers_at_once_with_early_stopping_and_balance(
 
 
 @pytest.mark.slow
-def test_the_rate_finder_suggests_and_trains_nothing(run_command, tiny_manifest: Path) -> None:
+def test_the_rate_finder_suggests_and_trains_nothing(run_command, tiny_manifest):
     network = ("model.backbone=test_vit", "model.pretrained=false", "model.tile=64")
     steps = ("callbacks.lr_finder.steps=20", "data.batch_units=7", "data.tiles_per_photo=1")
     arguments = (f"data.root={tiny_manifest}", *network, "model.overlap=16", *steps)

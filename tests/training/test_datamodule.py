@@ -1,12 +1,7 @@
 """From a folder to batches: splits, weights, exclusions, photos made on the spot, and broken files
 by name."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,14 +21,14 @@ from realdamage.training.dataset import training_units
 SPEC = PixelSpec(tile=64, patch=16, overlap=16)
 
 
-def module(root: Path, **options: Any) -> DamageDataModule:
+def module(root, **options):
     made = DamageDataModule(DataConfig(str(root), **{"batch_units": 4, **options}), SPEC, seed=0)
     made.prepare_data()
     made.setup("fit")
     return made
 
 
-def test_batches_hold_both_halves_of_every_training_pair(tiny_manifest: Path) -> None:
+def test_batches_hold_both_halves_of_every_training_pair(tiny_manifest):
     made = module(tiny_manifest, batch_units=7, tiles_per_photo=2)
     batches = list(made.train_dataloader())
     assert [batch["tiles"].shape for batch in batches] == [(28, 64, 64, 3)] * 2
@@ -47,9 +42,7 @@ def test_batches_hold_both_halves_of_every_training_pair(tiny_manifest: Path) ->
     assert sum(photo["whole_edit"] for photo in photos) == 1
 
 
-def test_a_checkpoint_inside_an_epoch_leads_to_its_next_batch(
-    tiny_manifest: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_checkpoint_inside_an_epoch_leads_to_its_next_batch(tiny_manifest, caplog):
     """From the first iterator on, since workers read ahead before Lightning sets the epoch. The
     crops are the same, whoever reads them. Another number of processes is a warning."""
     harsh = Degradations(probability=1.0, scale=(0.5, 0.9), quality=(40, 80))
@@ -65,11 +58,11 @@ def test_a_checkpoint_inside_an_epoch_leads_to_its_next_batch(
     assert "began with 4 processes and goes on with 1" in caplog.text
 
 
-def test_class_and_kind_weights_multiply(tiny_manifest: Path) -> None:
+def test_class_and_kind_weights_multiply(tiny_manifest):
     of_kinds = {**dict.fromkeys(KINDS, 1.0), "damaged": 2.0, "pasted": 0.0}
     of_labels = {"real": 3.0, "synthetic": 1.0}
     made = module(tiny_manifest, class_weights=of_labels, kind_weights=of_kinds)
-    dataset: Any = made.train_dataloader().dataset
+    dataset = made.train_dataloader().dataset
     kinds = made.manifest.select(split="train").table["kind"]
     assert dict(zip(kinds, dataset.photo_weights, strict=True)) == {
         **{"original": 3.0, "damaged": 6.0, "annotated": 3.0},
@@ -79,9 +72,9 @@ def test_class_and_kind_weights_multiply(tiny_manifest: Path) -> None:
     assert dataset[0, 3]["photo_weight"].tolist() == [dataset.photo_weights[row] for row in unit]
 
 
-def test_synthetic_photos_of_unknown_kind_count_like_others(with_table) -> None:
+def test_synthetic_photos_of_unknown_kind_count_like_others(with_table):
     root = with_table(lambda t: t.assign(kind=t["kind"].where(t["label"] == "real", "")))
-    dataset: Any = module(root).train_dataloader().dataset
+    dataset = module(root).train_dataloader().dataset
     assert set(dataset.photo_weights) == {1.0}
 
 
@@ -92,7 +85,7 @@ def test_synthetic_photos_of_unknown_kind_count_like_others(with_table) -> None:
         (lambda table: table[(table["split"] != "val") | (table["label"] == "real")], "one_label"),
     ],
 )
-def test_a_set_that_cannot_be_trained_on_is_refused(with_table, change: Any, code: str) -> None:
+def test_a_set_that_cannot_be_trained_on_is_refused(with_table, change, code):
     root = with_table(change)
     with pytest.raises(ManifestError) as caught:
         module(root)
@@ -102,7 +95,7 @@ def test_a_set_that_cannot_be_trained_on_is_refused(with_table, change: Any, cod
     assert missing.value.code == "no_photos"
 
 
-def test_what_is_excluded_leaves_train_and_val_but_not_test(tiny_manifest: Path) -> None:
+def test_what_is_excluded_leaves_train_and_val_but_not_test(tiny_manifest):
     made = module(tiny_manifest, exclude={"source": ["shop1"], "kind": ["pasted"]})
     used = made.manifest.table[made.manifest.table["split"] != "test"]
     held_back = made.manifest.table[made.manifest.table["split"] == "test"]
@@ -113,9 +106,7 @@ def test_what_is_excluded_leaves_train_and_val_but_not_test(tiny_manifest: Path)
     assert made.describe()["generators"] == ["even"]
 
 
-def test_an_audit_that_could_measure_nothing_is_not_told_to_have_passed(
-    with_table, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_audit_that_could_measure_nothing_is_not_told_to_have_passed(with_table, caplog):
     splits = {"group00": "train", "group01": "train", "group02": "val", "group03": "val"}
     root = with_table(lambda table: table.assign(split=table["group"].map(splits)).dropna())
     audit = module(root).describe()["audit"]
@@ -135,17 +126,13 @@ def test_an_audit_that_could_measure_nothing_is_not_told_to_have_passed(
         ({"class_weights": {"real": 1.0, "synthetic": 0.0}}, "class_weights.synthetic"),
     ],
 )
-def test_settings_that_do_not_fit_the_photos_are_named(
-    tiny_manifest: Path, options: dict[str, Any], key: str
-) -> None:
+def test_settings_that_do_not_fit_the_photos_are_named(tiny_manifest, options, key):
     with pytest.raises(ConfigError, match=key):
         module(tiny_manifest, **options).train_dataloader()
 
 
 @pytest.mark.slow
-def test_an_empty_folder_is_filled_by_the_recipe_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_folder_is_filled_by_the_recipe_once(tmp_path, monkeypatch):
     """The recipe runs for real, made small; a second run finds its photos."""
     from realdamage import configuration
     from realdamage.synthesis import runner
@@ -163,12 +150,7 @@ def test_an_empty_folder_is_filled_by_the_recipe_once(
 
 
 @pytest.mark.slow
-def test_broken_files_are_skipped_and_reported_once(
-    write_set: Callable[..., Path],
-    tiny_config: Callable[..., Any],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_broken_files_are_skipped_and_reported_once(write_set, tiny_config, tmp_path, caplog):
     root = write_set(tmp_path / "set", 16)
     (root / "photos/02_ai_region.png").write_bytes(b"\x89PNG but no more")  # train
     (root / "photos/08_original.png").write_bytes(b"")  # val
@@ -182,9 +164,7 @@ def test_broken_files_are_skipped_and_reported_once(
     assert (tmp_path / "run/best.ckpt").is_file()
 
 
-def test_balance_draws_families_alike_then_their_sources_then_their_units(
-    tiny_manifest: Path,
-) -> None:
+def test_balance_draws_families_alike_then_their_sources_then_their_units(tiny_manifest):
     manifest = read_manifest(tiny_manifest)
     units = training_units(manifest)
     last = manifest.table.iloc[[unit[-1] for unit in units]].reset_index(drop=True)
@@ -197,7 +177,7 @@ def test_balance_draws_families_alike_then_their_sources_then_their_units(
     assert len(loader.sampler) == 40
 
 
-def test_a_mapped_table_is_read_like_the_manifest(tiny_manifest: Path, tmp_path: Path) -> None:
+def test_a_mapped_table_is_read_like_the_manifest(tiny_manifest, tmp_path):
     """The same photos under other names of columns and labels; checkpoints keep plain values."""
     columns = {"file_name": "path", "label": "fake", "generator": "model", "mask_file_name": "mask"}
     words = {0: "real", True: "synthetic"}  # as YAML reads `0` and `true`

@@ -1,12 +1,8 @@
 """Pairs stay aligned: the same crop, the same laundering, and a label that says what the crop
 shows."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +12,7 @@ from PIL import Image
 
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.degradations import Degradations, Jpeg, Webp
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.errors import ConfigError, PhotoError
 from realdamage.schema import DataConfig
 from realdamage.training.crops import read_view
@@ -41,15 +37,11 @@ SHRUNK = Degradations(
 )
 
 
-def pair_dataset(
-    manifest: Manifest, degradations: Degradations = CLEAN, *, seed: int = 0, **data: Any
-) -> PairDataset:
+def pair_dataset(manifest, degradations=CLEAN, *, seed=0, **data):
     return PairDataset(manifest, SPEC, DataConfig(degradations=degradations, **data), seed=seed)
 
 
-def write_pair(
-    root: Path, original: np.ndarray, edit: np.ndarray, mask: np.ndarray | None
-) -> Manifest:
+def write_pair(root, original, edit, mask):
     root.mkdir(parents=True, exist_ok=True)
     Image.fromarray(original).save(root / "original.png")
     Image.fromarray(edit).save(root / "edit.png")
@@ -64,9 +56,7 @@ def write_pair(
     return read_manifest(root)
 
 
-def pairs(
-    manifest: Manifest, degradations: Degradations, *, crops: int = 40, focus: float = 0.5
-) -> dict:
+def pairs(manifest, degradations, *, crops=40, focus=0.5):
     """Crops of the manifest's only pair, originals and edits apart."""
     dataset = pair_dataset(manifest, degradations, tiles_per_photo=crops, focus=focus)
     unit = dataset[0, 0]
@@ -77,9 +67,7 @@ def pairs(
 
 
 @pytest.mark.parametrize("shape", [(70, 200), (40, 50)])
-def test_both_halves_get_the_same_crop_and_the_same_laundering(
-    tmp_path: Path, photo_factory, shape: tuple[int, int]
-) -> None:
+def test_both_halves_get_the_same_crop_and_the_same_laundering(tmp_path, photo_factory, shape):
     """Where an edit changed no pixel at all, its crops are those of the original to the last bit,
     noise included."""
     photo = photo_factory(*shape, 0)
@@ -91,9 +79,7 @@ def test_both_halves_get_the_same_crop_and_the_same_laundering(
 
 
 @pytest.mark.parametrize("degradations", [CLEAN, SHRUNK], ids=["clean", "shrunk"])
-def test_the_label_of_a_patch_belongs_to_its_own_pixels(
-    tmp_path: Path, photo_factory, degradations: Degradations
-) -> None:
+def test_the_label_of_a_patch_belongs_to_its_own_pixels(tmp_path, photo_factory, degradations):
     """Through crop, flip, turn and resize."""
     photo = photo_factory(160, 140, 2) // 2
     mask = np.zeros((160, 140), np.bool_)
@@ -113,7 +99,7 @@ def test_the_label_of_a_patch_belongs_to_its_own_pixels(
     assert changed[share == 1.0].min() > 0.85
 
 
-def test_focus_places_crops_on_the_edit(tmp_path: Path, photo_factory) -> None:
+def test_focus_places_crops_on_the_edit(tmp_path, photo_factory):
     photo = photo_factory(256, 256, 3)
     mask = np.zeros((256, 256), np.bool_)
     mask[:24, :24] = True  # a corner that random crops rarely meet
@@ -128,7 +114,7 @@ def test_focus_places_crops_on_the_edit(tmp_path: Path, photo_factory) -> None:
     assert hits[1.0] > 0.9
 
 
-def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_path: Path) -> None:
+def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_path):
     """Re-synthesised frames may come back smaller; brightness tells where in the photo a crop
     lies. Without a mask, the edit labels no tile but the photo."""
     slope = np.linspace(0, 250, 240).astype(np.uint8)[:, None, None]
@@ -145,9 +131,7 @@ def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_p
     assert torch.isnan(unit["patch_share"][30:]).all()
 
 
-def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(
-    tmp_path: Path, photo_factory
-) -> None:
+def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(tmp_path, photo_factory):
     photo = photo_factory(160, 160, 5)
     mask = np.zeros((160, 160), np.bool_)
     mask[70:90, 70:90] = True
@@ -162,10 +146,10 @@ def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(
     assert min(labels[0.0], labels[1.0], labels["unknown"]) >= 3
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone(tiny_manifest: Path) -> None:
+def test_draws_depend_on_seed_epoch_and_index_alone(tiny_manifest):
     manifest = read_manifest(tiny_manifest).select(split="train")
 
-    def tiles(seed: int, epoch: int, index: int) -> bytes:
+    def tiles(seed, epoch, index):
         unit = pair_dataset(manifest, HARSH, seed=seed)[epoch, index]
         return unit["tiles"].numpy().tobytes()
 
@@ -173,7 +157,7 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tiny_manifest: Path) -> None
     assert len({tiles(0, 1, 2), tiles(1, 1, 2), tiles(0, 2, 2), tiles(0, 1, 3)}) == 4
 
 
-def test_units_are_pairs_and_lone_photos(tiny_manifest: Path) -> None:
+def test_units_are_pairs_and_lone_photos(tiny_manifest):
     manifest = read_manifest(tiny_manifest).select(split="train")
     names = manifest.table["file_name"]
     units = [tuple(names[row] for row in unit) for unit in training_units(manifest)]
@@ -184,9 +168,7 @@ def test_units_are_pairs_and_lone_photos(tiny_manifest: Path) -> None:
     assert training_units(lone).tolist() == [[-1, row] for row in range(22)]
 
 
-def test_a_broken_photo_is_named_or_replaced_by_another_never_by_zeros(
-    write_set, tmp_path: Path
-) -> None:
+def test_a_broken_photo_is_named_or_replaced_by_another_never_by_zeros(write_set, tmp_path):
     root = write_set(tmp_path / "set", 8)
     (root / "photos/01_ai_region.png").write_bytes(b"not a photo")
     manifest = read_manifest(root)
@@ -205,7 +187,7 @@ def test_a_broken_photo_is_named_or_replaced_by_another_never_by_zeros(
     assert torch.isnan(filler["photo_label"]).all()  # counts for nothing
 
 
-def test_whole_photos_are_cut_as_the_wrapper_cuts_them(tmp_path: Path, photo_factory) -> None:
+def test_whole_photos_are_cut_as_the_wrapper_cuts_them(tmp_path, photo_factory):
     photo = photo_factory(300, 150, 6)  # beyond max_side=256
     mask = np.zeros((300, 150), np.bool_)
     mask[:150] = True
@@ -219,7 +201,7 @@ def test_whole_photos_are_cut_as_the_wrapper_cuts_them(tmp_path: Path, photo_fac
 
 
 class TestEpochSampler:
-    def test_each_epoch_holds_every_unit_once_in_an_order_of_its_own(self) -> None:
+    def test_each_epoch_holds_every_unit_once_in_an_order_of_its_own(self):
         """The order depends on seed and epoch alone."""
         orders = set()
         for seed, epoch in ((0, 3), (0, 3), (1, 3), (0, 4)):
@@ -233,9 +215,7 @@ class TestEpochSampler:
         assert len(orders) == 3
 
     @pytest.mark.parametrize(("length", "processes"), [(20, 2), (21, 2), (1, 3)])
-    def test_processes_share_the_units_and_take_as_many_steps(
-        self, length: int, processes: int
-    ) -> None:
+    def test_processes_share_the_units_and_take_as_many_steps(self, length, processes):
         samplers = [EpochSampler(length, 0, rank, processes) for rank in range(processes)]
         shares = [[index for _, index, _ in sampler] for sampler in samplers]
         assert {len(share) for share in shares} == {len(samplers[0])} == {-(-length // processes)}
@@ -245,7 +225,7 @@ class TestEpochSampler:
         if length % processes == 0:
             assert set(seen.values()) == {1}
 
-    def test_draws_follow_the_chances_and_number_their_repeats(self) -> None:
+    def test_draws_follow_the_chances_and_number_their_repeats(self):
         chances = np.array([0.5, 0.25, 0.25, 0.0])
         sampler = EpochSampler(4, seed=0, chances=chances, draws=4000)
         drawn = list(sampler)
@@ -255,7 +235,7 @@ class TestEpochSampler:
         assert len(set(drawn)) == 4000  # no unit is cut twice at the same place
         assert max(before for _, index, before in drawn if index == 1) == counts[1] - 1
 
-    def test_few_shards_are_open_at_a_time_and_epochs_differ(self) -> None:
+    def test_few_shards_are_open_at_a_time_and_epochs_differ(self):
         shards = np.repeat(np.arange(8), 10)
         sampler = EpochSampler(80, seed=0, shards=shards, mixed=2)
         orders = []
@@ -277,9 +257,7 @@ class TestEpochSampler:
             {"shards": np.repeat(np.arange(4), 5), "mixed": 2},
         ],
     )
-    def test_a_resumed_epoch_has_the_rest_and_the_next_one_is_whole(
-        self, options: dict[str, Any]
-    ) -> None:
+    def test_a_resumed_epoch_has_the_rest_and_the_next_one_is_whole(self, options):
         for rank in range(2):
             straight, resumed = (EpochSampler(20, 3, rank, 2, **options) for _ in range(2))
             straight.set_epoch(1)
@@ -292,7 +270,7 @@ class TestEpochSampler:
 
 
 @pytest.fixture(scope="module")
-def unpaired(tmp_path_factory: pytest.TempPathFactory, photo_factory) -> Manifest:
+def unpaired(tmp_path_factory, photo_factory):
     """Three real photos of source a, one of b, a pair of one family, and lone images of two
     others."""
     root = tmp_path_factory.mktemp("unpaired")
@@ -310,13 +288,13 @@ def unpaired(tmp_path_factory: pytest.TempPathFactory, photo_factory) -> Manifes
     return read_manifest(root)
 
 
-def place_of(dataset: PairDataset, name: str) -> int:
+def place_of(dataset, name):
     """The unit of a photo without an original."""
     row = dataset.manifest.table["file_name"].tolist().index(name)
     return dataset.units.tolist().index([-1, row])
 
 
-def test_parts_get_their_shares_and_families_the_square_roots(unpaired: Manifest) -> None:
+def test_parts_get_their_shares_and_families_the_square_roots(unpaired):
     units = training_units(unpaired)
     chances = unit_chances(unpaired, units, {"photos": 0.6, "generated": 0.4, "wild": 0.0})
     names = unpaired.table["file_name"]
@@ -332,16 +310,14 @@ def test_parts_get_their_shares_and_families_the_square_roots(unpaired: Manifest
             unit_chances(unpaired, units, shares)
 
 
-def test_an_image_without_an_original_gets_a_degraded_real_partner(
-    unpaired: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_without_an_original_gets_a_degraded_real_partner(unpaired, monkeypatch):
     monkeypatch.setattr("realdamage.training.dataset.FEW", 1)
     names = list(unpaired.table["file_name"])
     rising = replace(HARSH, probability=0.3, jpeg=0.5, webp=0.2, curriculum_epochs=5)
     dataset = pair_dataset(unpaired, rising, tiles_per_photo=1, part_shares=PARTS)
     place = place_of(dataset, "g0.png")
-    read: list[str] = []
-    dataset._view = lambda row: (read.append(names[row]), read_view(unpaired, row, SPEC))[1]  # type: ignore[method-assign]
+    read = []
+    dataset._view = lambda row: (read.append(names[row]), read_view(unpaired, row, SPEC))[1]
     units = [dataset[0, place, before] for before in range(60)]
     partners = Counter(name for name in read if name != "g0.png")
     assert set(partners) == {"a0.png", "a1.png", "a2.png", "b0.png"}
@@ -356,12 +332,12 @@ def test_an_image_without_an_original_gets_a_degraded_real_partner(
     assert plain[0, place]["photo_label"].tolist() == [1.0]
 
 
-def test_unpaired_photos_are_resized_each_by_its_own_factor(unpaired: Manifest) -> None:
-    options: dict[str, Any] = {"tiles_per_photo": 2, "unpaired_scale": (0.5, 1.6)}
+def test_unpaired_photos_are_resized_each_by_its_own_factor(unpaired):
+    options = {"tiles_per_photo": 2, "unpaired_scale": (0.5, 1.6)}
     dataset = pair_dataset(unpaired, Degradations(resize=0.0), part_shares=PARTS, **options)
-    scales: list[float] = []
+    scales = []
     cut = dataset._cut
-    dataset._cut = lambda views, degradation, rng: (  # type: ignore[method-assign]
+    dataset._cut = lambda views, degradation, rng: (
         scales.append(degradation.scale),
         cut(views, degradation, rng),
     )[1]
@@ -374,9 +350,7 @@ def test_unpaired_photos_are_resized_each_by_its_own_factor(unpaired: Manifest) 
 
 
 @pytest.mark.parametrize(("length", "processes"), [(5, 2), (1, 3)])
-def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(
-    length: int, processes: int
-) -> None:
+def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(length, processes):
     shares = [list(WholePhotoSampler(length, rank, processes)) for rank in range(processes)]
     assert len({len(share) for share in shares}) == 1
     seen = Counter(index for share in shares for index in share)
@@ -389,14 +363,12 @@ def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(
     assert all(10 <= quarters[quarter] <= 40 for quarter in range(4))
 
 
-def test_a_cached_photo_is_read_once_and_a_full_cache_takes_no_more(
-    tiny_manifest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_photo_is_read_once_and_a_full_cache_takes_no_more(tiny_manifest, monkeypatch):
     manifest = read_manifest(tiny_manifest).select(split="train")
     plain, cached = pair_dataset(manifest), pair_dataset(manifest, cache_gib=1.0)
     keys = [(epoch, index) for epoch in (0, 1) for index in range(len(plain))]
     expected = [plain[key] for key in keys]
-    read: list[int] = []
+    read = []
     monkeypatch.setattr(
         "realdamage.training.dataset.read_view",
         lambda m, row, spec: (read.append(row), read_view(m, row, spec))[1],

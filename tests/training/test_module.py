@@ -1,11 +1,7 @@
 """The loss counts what is known and nothing else; checkpoints hold averaged weights and load
 without a download."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,12 +21,12 @@ from realdamage.training.network import TorchScorer
 NAN = float("nan")
 
 
-def tiny_classifier(**options: Any) -> DamageClassifier:
+def tiny_classifier(**options):
     torch.manual_seed(0)
     return DamageClassifier(ModelConfig("test_vit", 64, False, **options))
 
 
-def batch_of(labels: list[float], *, masks: bool = True, tiles: int = 2) -> dict[str, Any]:
+def batch_of(labels, *, masks=True, tiles=2):
     """Photos of the given labels; without masks the synthetic ones have no labelled tile."""
     photos = len(labels)
     label = torch.tensor(labels).repeat_interleave(tiles)
@@ -47,12 +43,12 @@ def batch_of(labels: list[float], *, masks: bool = True, tiles: int = 2) -> dict
     }
 
 
-def loss_terms(classifier: DamageClassifier, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+def loss_terms(classifier, batch):
     logit, evidence = classifier.eval()(batch["tiles"])
     return classifier.loss_terms(batch, logit, evidence)
 
 
-def test_the_terms_are_the_binary_cross_entropies_of_tile_patch_and_photo() -> None:
+def test_the_terms_are_the_binary_cross_entropies_of_tile_patch_and_photo():
     classifier, batch = tiny_classifier(), batch_of([0.0, 1.0, 1.0], tiles=3)
     logit, evidence = classifier.eval()(batch["tiles"])
     photos = [slice(3 * i, 3 * i + 3) for i in range(3)]
@@ -64,7 +60,7 @@ def test_the_terms_are_the_binary_cross_entropies_of_tile_patch_and_photo() -> N
     torch.testing.assert_close(terms["photo"], bce(score, batch["photo_label"]))
 
 
-def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() -> None:
+def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone():
     classifier = tiny_classifier()
     both, real = batch_of([0.0, 1.0], masks=False), batch_of([0.0])
     real["tiles"] = both["tiles"][:2]
@@ -81,7 +77,7 @@ def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() 
     assert gradient.abs().sum() > 0
 
 
-def test_one_crop_of_a_photo_with_a_mask_trains_no_photo_score() -> None:
+def test_one_crop_of_a_photo_with_a_mask_trains_no_photo_score():
     """The wrapper pools the whole photo; the score of one crop says nothing that tile and patches
     don't."""
     masked, unmasked = (batch_of([0.0, 1.0], masks=masks, tiles=1) for masks in (True, False))
@@ -90,7 +86,7 @@ def test_one_crop_of_a_photo_with_a_mask_trains_no_photo_score() -> None:
     assert float(tiny_classifier(loss_weights=weights).training_step(unmasked, 0)) > 0.1
 
 
-def test_losses_are_chosen_by_name() -> None:
+def test_losses_are_chosen_by_name():
     batch = batch_of([0.0, 1.0])
     plain = loss_terms(tiny_classifier(), batch)
     focused = loss_terms(tiny_classifier(loss="focal"), batch)
@@ -100,7 +96,7 @@ def test_losses_are_chosen_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_unknown_labels_count_for_nothing_and_without_any_the_loss_is_0(name: str) -> None:
+def test_unknown_labels_count_for_nothing_and_without_any_the_loss_is_0(name):
     logit = torch.tensor([-2.0, 1.0, 3.0], requires_grad=True)
     label, weight = torch.tensor([0.0, 1.0, NAN]), torch.tensor([1.0, 2.0, 5.0])
     known = LOSSES[name](logit[:2], label[:2], weight[:2])
@@ -110,7 +106,7 @@ def test_unknown_labels_count_for_nothing_and_without_any_the_loss_is_0(name: st
     assert nothing.item() == 0.0
 
 
-def test_dice_has_its_published_value() -> None:
+def test_dice_has_its_published_value():
     logit, label, weight = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0]), torch.ones(2)
     p = logit.sigmoid()
     overlap = (2 * 0.5 + 1) / (0.5 + p[1] + 1 + 1)
@@ -118,7 +114,7 @@ def test_dice_has_its_published_value() -> None:
     assert dice(torch.tensor([20.0, -20.0]), label, weight).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart() -> None:
+def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart():
     """Float64 would, but MPS has none."""
     classifier = tiny_classifier()
     for score, label in ((30.0, 0.0), (31.0, 1.0), (33.0, 0.0), (40.0, 1.0)):
@@ -131,9 +127,7 @@ def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart() 
     assert float(classifier.photo_metrics["auroc"].compute()) == 0.75
 
 
-def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(
-    tiny_run: Path, tiny_manifest: Path
-) -> None:
+def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(tiny_run, tiny_manifest):
     """torchmetrics over validation batches against scikit-learn over the wrapper's scores."""
     classifier = load_classifier(tiny_run / "best.ckpt")
     detector = Detector(TorchScorer(classifier.network), model_metadata(classifier))
@@ -144,24 +138,24 @@ def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(
 
 class TestLoading:
     @pytest.fixture
-    def no_download(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(*_: Any, **__: Any) -> None:
+    def no_download(self, monkeypatch):
+        def refuse(*_, **__):
             raise AssertionError("a checkpoint was loaded by downloading weights")
 
         monkeypatch.setattr("timm.models._hub.hf_hub_download", refuse)
         monkeypatch.setattr("timm.models._builder.load_pretrained", refuse)
 
     @staticmethod
-    def changed(tiny_run: Path, to: Path, **hparams: Any) -> Path:
+    def changed(tiny_run, to, **hparams):
         checkpoint = torch.load(tiny_run / "best.ckpt", weights_only=True)
         checkpoint["hyper_parameters"].update(hparams)
         torch.save(checkpoint, to)
         return to
 
-    def test_hyper_parameters_are_primitives(self, tiny_run: Path) -> None:
+    def test_hyper_parameters_are_primitives(self, tiny_run):
         checkpoint = torch.load(tiny_run / "best.ckpt", weights_only=True)
 
-        def plain(value: Any) -> bool:
+        def plain(value):
             if isinstance(value, dict):
                 return all(plain(key) and plain(inner) for key, inner in value.items())
             if isinstance(value, list | tuple):
@@ -171,16 +165,14 @@ class TestLoading:
         assert plain(checkpoint["hyper_parameters"])
         assert plain(checkpoint["datamodule_hyper_parameters"])
 
-    def test_pretrained_weights_are_not_asked_for_again(
-        self, tiny_run: Path, tmp_path: Path, no_download
-    ) -> None:
+    def test_pretrained_weights_are_not_asked_for_again(self, tiny_run, tmp_path, no_download):
         asking = {"backbone": "test_vit.r160_in1k", "pretrained": True, "weights": "gone.pth"}
         loaded = load_classifier(self.changed(tiny_run, tmp_path / "a.ckpt", **asking))
         state = load_classifier(tiny_run / "best.ckpt").state_dict()
         assert not loaded.training
         assert all(torch.equal(loaded.state_dict()[name], state[name]) for name in state)
 
-    def test_it_remembers_what_it_was_trained_on(self, tiny_run: Path, tiny_manifest: Path) -> None:
+    def test_it_remembers_what_it_was_trained_on(self, tiny_run, tiny_manifest):
         metadata = model_metadata(load_classifier(tiny_run / "best.ckpt"))
         expected = {
             "experiment": "tiny",
@@ -196,8 +188,8 @@ class TestLoading:
         assert set(metadata.metrics) == {"val/auroc", "val/localisation_ap", "val/photos"}
 
     def test_a_folder_of_safetensors_works_wherever_a_checkpoint_does(
-        self, tiny_run: Path, tmp_path: Path, no_download
-    ) -> None:
+        self, tiny_run, tmp_path, no_download
+    ):
         saved = load_classifier(tiny_run / "best.ckpt")
         folder = saved.save_pretrained(tmp_path / "model")
         assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
@@ -213,9 +205,7 @@ class TestLoading:
         assert torch.equal(warm.network.patch_head.weight, saved.network.patch_head.weight)
         assert warm.trained_on == {"generators": ["even", "odd"]}
 
-    def test_saved_adapters_are_merged_and_the_classifier_keeps_its_own(
-        self, tmp_path: Path
-    ) -> None:
+    def test_saved_adapters_are_merged_and_the_classifier_keeps_its_own(self, tmp_path):
         torch.manual_seed(0)
         adapt = AdaptConfig("lora", rank=2)
         classifier = DamageClassifier(ModelConfig("test_vit", 64, False), adapt).eval()
@@ -228,13 +218,11 @@ class TestLoading:
         assert any("lora_A" in name for name in classifier.state_dict())
         assert not any("lora_A" in name for name in loaded.state_dict())
 
-    def test_the_hub_is_asked_for_what_is_no_folder(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_hub_is_asked_for_what_is_no_folder(self, tmp_path, monkeypatch):
         folder = tiny_classifier().save_pretrained(tmp_path / "snapshot")
-        asked: list[Any] = []
+        asked = []
 
-        def download(*names: str, revision: str | None) -> str:
+        def download(*names, revision):
             if names[0] == "shop/gone":
                 raise OSError("no such repository")
             asked.append((*names, revision))
@@ -248,9 +236,7 @@ class TestLoading:
         assert caught.value.code == "download_failed"
 
     @pytest.mark.parametrize("hparams", [{"tile": 32}, {"depth": 2}])
-    def test_weights_of_another_architecture_are_refused(
-        self, hparams: dict[str, Any], tiny_run: Path, tmp_path: Path
-    ) -> None:
+    def test_weights_of_another_architecture_are_refused(self, hparams, tiny_run, tmp_path):
         with pytest.raises(ModelFileError, match=r"x\.ckpt") as caught:
             load_classifier(self.changed(tiny_run, tmp_path / "x.ckpt", **hparams))
         assert caught.value.code == "other_architecture"
@@ -262,7 +248,7 @@ class TestLoading:
             ({"state_dict": {}, "hyper_parameters": {"hidden": 3}}, "no_checkpoint"),
         ],
     )
-    def test_other_files_are_refused(self, tmp_path: Path, content: Any, code: str) -> None:
+    def test_other_files_are_refused(self, tmp_path, content, code):
         path = tmp_path / "x.ckpt"
         if content is not None:
             torch.save(content, path)

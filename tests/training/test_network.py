@@ -1,11 +1,7 @@
 """The network: patch evidence in the right place, its own normalisation, and weights from where one
 says."""
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -19,10 +15,10 @@ from realdamage.training.network import EVIDENCE_SHARPNESS, EvidenceViT, build_n
 
 
 @pytest.fixture
-def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_download(monkeypatch):
     """Every way that timm takes to a server fails, as on a machine without a network."""
 
-    def refuse(*_: Any, **__: Any) -> None:
+    def refuse(*_, **__):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr("timm.models._hub.hf_hub_download", refuse)
@@ -30,21 +26,21 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.models._builder.download_cached_file", refuse)
 
 
-def tiny(**options: Any) -> EvidenceViT:
+def tiny(**options):
     torch.manual_seed(0)
     return build_network(ModelConfig("test_vit", 64, False, **options)).eval()
 
 
-def tiles(count: int) -> torch.Tensor:
+def tiles(count):
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
 
 
-def normalised(network: EvidenceViT, pixels: torch.Tensor) -> torch.Tensor:
+def normalised(network, pixels):
     return (pixels.permute(0, 3, 1, 2).float() - network.mean) / network.std
 
 
-def test_evidence_lies_where_its_patch_lies() -> None:
+def test_evidence_lies_where_its_patch_lies():
     """Row by row: a linear reading of the token that timm makes of that patch."""
     network = tiny()
     pixels = tiles(1)
@@ -57,7 +53,7 @@ def test_evidence_lies_where_its_patch_lies() -> None:
         torch.testing.assert_close(evidence[0, row, col], expected[0])
 
 
-def test_mixed_precision_changes_little() -> None:
+def test_mixed_precision_changes_little():
     """Traces are a few grey levels deep: in bfloat16 they would drown in rounding."""
     torch.manual_seed(0)
     network = build_network(ModelConfig("vit_lite", 64, False)).eval()
@@ -75,9 +71,9 @@ def test_mixed_precision_changes_little() -> None:
         assert float(error) < 0.02
 
 
-def test_without_a_class_token_the_tile_head_reads_the_patches_not_a_register() -> None:
+def test_without_a_class_token_the_tile_head_reads_the_patches_not_a_register():
     network = tiny()
-    options: Any = {"class_token": False, "reg_tokens": 1, "global_pool": "avg", "fc_norm": False}
+    options = {"class_token": False, "reg_tokens": 1, "global_pool": "avg", "fc_norm": False}
     body = timm.create_model("test_vit", img_size=64, num_classes=0, **options)
     register = EvidenceViT(body, 64).eval()
     assert (network.class_token, register.class_token, register.prefix_tokens) == (True, False, 1)
@@ -89,7 +85,7 @@ def test_without_a_class_token_the_tile_head_reads_the_patches_not_a_register() 
     torch.testing.assert_close(register(pixels)[0], expected)
 
 
-def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
+def test_vit_lite_starts_from_the_weights_inside_the_package():
     """As timm's EfficientNet-Lite0 with the same weights, up to stride 16."""
     network = build_network(ModelConfig("vit_lite", 64, True)).eval()
     reference = timm.create_model("tf_efficientnet_lite0").eval()
@@ -103,7 +99,7 @@ def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
     assert network.train().backbone.patch_embed.backbone.bn1.training is False
 
 
-def test_the_packages_weights_fit_timm_and_classify_like_trained_ones() -> None:
+def test_the_packages_weights_fit_timm_and_classify_like_trained_ones():
     model = timm.create_model("tf_efficientnet_lite2").eval()
     model.load_state_dict(packaged_weights(2))
     ball = torch.full((1, 3, 224, 224), -0.9)
@@ -112,9 +108,7 @@ def test_the_packages_weights_fit_timm_and_classify_like_trained_ones() -> None:
     assert model(ball).softmax(dim=1).max() > 0.15  # a random network gives about 1 in 1,000
 
 
-def test_weights_that_are_missing_or_changed_name_the_package(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_weights_that_are_missing_or_changed_name_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr("realdamage.training.backbones.files", lambda name: tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/other.pth").write_bytes(b"not the weights")
@@ -130,9 +124,7 @@ def test_weights_that_are_missing_or_changed_name_the_package(
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
-def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(
-    form: str, tmp_path: Path, no_download: None
-) -> None:
+def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(form, tmp_path, no_download):
     """Also those of another tile and with a head for classes, as they are published."""
     torch.manual_seed(5)
     saved = timm.create_model("test_vit", num_classes=10)
@@ -144,7 +136,7 @@ def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(
     assert network.backbone.pos_embed.shape[1] != saved.pos_embed.shape[1]
 
 
-def test_a_checkpoint_of_a_run_brings_its_heads_and_fits_another_tile(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_run_brings_its_heads_and_fits_another_tile(tmp_path):
     torch.manual_seed(5)
     saved = build_network(ModelConfig("vit_lite", 32, False))
     state = {f"network.{name}": value for name, value in saved.state_dict().items()}
@@ -161,7 +153,7 @@ def test_a_checkpoint_of_a_run_brings_its_heads_and_fits_another_tile(tmp_path: 
     assert caught.value.code == "weights_do_not_fit"
 
 
-def test_weights_that_cannot_be_downloaded_name_both_ways_out(no_download: None) -> None:
+def test_weights_that_cannot_be_downloaded_name_both_ways_out(no_download):
     with pytest.raises(ModelFileError, match=r"model\.pretrained=false") as caught:
         build_network(ModelConfig("test_vit.r160_in1k", 64, True))
     assert "model.weights=PATH" in str(caught.value)
@@ -169,12 +161,9 @@ def test_weights_that_cannot_be_downloaded_name_both_ways_out(no_download: None)
 
 
 @pytest.mark.parametrize(
-    ("content", "code"),
-    [("other", "weights_do_not_fit"), (None, "no_such_file")],
+    ("content", "code"), [("other", "weights_do_not_fit"), (None, "no_such_file")]
 )
-def test_a_file_without_fitting_weights_is_refused(
-    content: str | None, code: str, tmp_path: Path
-) -> None:
+def test_a_file_without_fitting_weights_is_refused(content, code, tmp_path):
     path = tmp_path / "weights.pth"
     if content == "other":
         torch.save(timm.create_model("test_vit2", num_classes=0).state_dict(), path)
@@ -191,6 +180,6 @@ def test_a_file_without_fitting_weights_is_refused(
         ("test_vit", 65, "65.*16 px.*64"),
     ],
 )
-def test_a_backbone_or_tile_that_cannot_be_is_named(backbone: str, tile: int, named: str) -> None:
+def test_a_backbone_or_tile_that_cannot_be_is_named(backbone, tile, named):
     with pytest.raises(ConfigError, match=named):
         build_network(ModelConfig(backbone, tile, False))

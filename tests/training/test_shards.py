@@ -1,15 +1,11 @@
 """Shards hold a set as its files do: every photo, pairs in one sample, and batches that are equal
 byte for byte."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -30,23 +26,21 @@ HARSH = Degradations(probability=1.0, scale=(0.5, 0.9), quality=(40, 80))
 
 
 @pytest.fixture(scope="module")
-def shards(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(tiny_manifest, tmp_path_factory):
     """`tiny_manifest` in shards, as the command writes them; tests must not change it."""
     out = tmp_path_factory.mktemp("shards") / "set"
     assert cli.main(["manifest", str(tiny_manifest), "--to-shards", str(out)]) == 0
     return out
 
 
-def module(root: Path | str, **options: Any) -> DamageDataModule:
+def module(root, **options):
     data = DataConfig(str(root), **{"batch_units": 4, "degradations": HARSH, **options})
     made = DamageDataModule(data, SPEC, seed=3)
     made.setup("fit")
     return made
 
 
-def test_the_index_is_the_manifest_and_every_byte_is_in_its_shard(
-    tiny_manifest: Path, shards: Path
-) -> None:
+def test_the_index_is_the_manifest_and_every_byte_is_in_its_shard(tiny_manifest, shards):
     files, found = read_manifest(tiny_manifest), read_shards(str(shards))
     assert found.digest() == files.digest()
     assert list(found.table.columns) == list(files.table.columns)
@@ -54,17 +48,15 @@ def test_the_index_is_the_manifest_and_every_byte_is_in_its_shard(
         for row, name in enumerate(each.table["file_name"]):
             assert each.photo_bytes(row) == files.path(name).read_bytes()
             if mask := each.table["mask_file_name"].iat[row]:
-                assert each.mask(row).read() == files.path(mask).read_bytes()  # type: ignore[union-attr]
+                assert each.mask(row).read() == files.path(mask).read_bytes()
 
 
-def test_a_foreign_reader_finds_originals_with_their_edits_and_masks(
-    tiny_manifest: Path, shards: Path
-) -> None:
+def test_a_foreign_reader_finds_originals_with_their_edits_and_masks(tiny_manifest, shards):
     """WebDataset's own reader. A shard holds one split."""
     webdataset = pytest.importorskip("webdataset")
     files = read_manifest(tiny_manifest)
     originals = files.table.set_index("file_name")["pair"]
-    names: list[str] = []
+    names = []
     for path in sorted(shards.glob("*.tar")):
         splits = set()
         for sample in webdataset.WebDataset(str(path), shardshuffle=False):
@@ -81,9 +73,7 @@ def test_a_foreign_reader_finds_originals_with_their_edits_and_masks(
     assert sorted(names) == sorted(files.table["file_name"])
 
 
-def test_batches_from_shards_equal_those_from_files(
-    tiny_manifest: Path, shards: Path, tmp_path: Path
-) -> None:
+def test_batches_from_shards_equal_those_from_files(tiny_manifest, shards, tmp_path):
     """Byte for byte, from a URL whose shards are copied when a worker reads them."""
     copies = tmp_path / "copies"
     fsspec.config.conf["filecache"] = {"cache_storage": str(copies)}
@@ -102,7 +92,7 @@ def test_batches_from_shards_equal_those_from_files(
     assert copies.is_dir()
 
 
-def test_settings_that_cannot_go_with_mixed_shards(tiny_manifest: Path) -> None:
+def test_settings_that_cannot_go_with_mixed_shards(tiny_manifest):
     with pytest.raises(ConfigError) as caught:
         module(tiny_manifest, mixed_shards=2).train_dataloader()
     assert caught.value.code == "no_shards"
@@ -112,9 +102,7 @@ def test_settings_that_cannot_go_with_mixed_shards(tiny_manifest: Path) -> None:
 
 
 class TestWriting:
-    def test_nothing_foreign_or_finished_is_replaced(
-        self, tiny_manifest: Path, tmp_path: Path
-    ) -> None:
+    def test_nothing_foreign_or_finished_is_replaced(self, tiny_manifest, tmp_path):
         manifest = read_manifest(tiny_manifest)
         (tmp_path / "notes.txt").touch()
         with pytest.raises(UsageError) as caught:
@@ -130,8 +118,8 @@ class TestWriting:
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
     def test_a_set_with_a_broken_photo_leaves_no_index_and_can_be_written_later(
-        self, tiny_manifest: Path, tmp_path: Path
-    ) -> None:
+        self, tiny_manifest, tmp_path
+    ):
         root = shutil.copytree(tiny_manifest, tmp_path / "photos")
         photo = root / "photos/02_ai_region.png"
         kept = photo.read_bytes()
@@ -148,9 +136,7 @@ class TestWriting:
         write_shards(manifest, out)
         assert len(read_shards(str(out))) == 44
 
-    def test_exceptions_of_the_audit_come_along(
-        self, with_table: Callable[..., Path], tmp_path: Path
-    ) -> None:
+    def test_exceptions_of_the_audit_come_along(self, with_table, tmp_path):
         root = with_table(lambda table: table.assign(source=table["label"], part="photos"))
         write_shards(read_manifest(root), tmp_path / "leaking")
         url = f"file://{tmp_path}/leaking"
@@ -164,7 +150,7 @@ class TestWriting:
 
 
 class TestBrokenShards:
-    def test_a_short_or_missing_shard_is_named(self, shards: Path, tmp_path: Path) -> None:
+    def test_a_short_or_missing_shard_is_named(self, shards, tmp_path):
         manifest = read_shards(str(shards))
         assert manifest.shards is not None
         (tmp_path / "index.parquet").write_bytes((shards / "index.parquet").read_bytes())
@@ -177,9 +163,7 @@ class TestBrokenShards:
                 moved.photo_bytes(0)
             assert caught.value.code == "no_shard"
 
-    def test_a_broken_or_newer_index_is_refused(
-        self, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_broken_or_newer_index_is_refused(self, shards, tmp_path, monkeypatch):
         """Commands that need files refuse shards too."""
         with pytest.raises(ManifestError) as caught:
             read_dataset(shards)
@@ -193,7 +177,7 @@ class TestBrokenShards:
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_very_many_photos(tiny_manifest: Path, tmp_path: Path) -> None:
+def test_memory_stays_flat_over_very_many_photos(tiny_manifest, tmp_path):
     """In a process of its own, with a worker: what the index takes, and what reading adds."""
     write_shards(read_manifest(tiny_manifest), tmp_path / "set")
     script = Path(__file__).with_name("million.py")
