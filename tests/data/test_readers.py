@@ -197,6 +197,9 @@ def test_a_wrong_mapping_is_named(table, tmp_path):
     for mapping, named in (
         ("columns: {lable: fake}", "columns.lable.*'label'"),
         ("columns: [label]", "columns, values and constants"),
+        ("values: label", "columns, values and constants"),
+        ("colums: {label: fake}", "'colums'.*'columns'"),
+        ("", "layout, columns"),
         ("layout: folder", "'folder'.*'folders'"),
         ("a: [", "YAML"),
     ):

@@ -90,10 +90,12 @@ class Reader:
                 f"layout {self.layout!r} is unknown; allowed: {', '.join(LAYOUTS)}."
                 f"{did_you_mean(self.layout, LAYOUTS)} Correct it {_WHERE}."
             )
-        mappings = (self.columns, self.values, self.constants, *self.values.values())
+        mappings: list[Any] = [self.columns, self.constants, self.values]
+        if isinstance(self.values, Mapping):
+            mappings += self.values.values()
         if not all(isinstance(each, Mapping) for each in mappings):
             raise ConfigError(
-                f"columns, values and constants hold `name: word`, values under each column. "
+                "columns, values and constants hold `name: word`, values under each column. "
                 f"Correct them {_WHERE}."
             )
         words = {
@@ -130,11 +132,18 @@ def reader_from_yaml(path: str | Path) -> Reader:
         found = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error}).") from error
+    keys = [each.name for each in fields(Reader)]
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{path}: write `key: …` with the keys {', '.join(keys)}.")
+    if wrong := [key for key in found if key not in keys]:
+        raise ConfigError(
+            f"{path}: {wrong[0]!r} is no key; the keys are {', '.join(keys)}."
+            f"{did_you_mean(wrong[0], keys)}"
+        )
     try:
         return Reader(**found)
-    except (ConfigError, TypeError, AttributeError) as error:
-        keys = ", ".join(each.name for each in fields(Reader))
-        raise ConfigError(f"{path}: {error} The keys are {keys}.") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 AUTO = Reader()
