@@ -113,6 +113,8 @@ def test_the_default_leaves_photos_for_a_guarantee(
     monkeypatch.setattr("realdamage.core.detector.PACKAGED_MODEL", model)
     packaged = ("calibrate", "packaged", "--manifest", root, "--fpr", "0.1")
     assert type_in(*packaged).code == 2
+    code, _, err = type_in("calibrate", "packagd", "--manifest", root)
+    assert (code, "Did you mean 'packaged'?" in err) == (2, True)
     assert type_in(*packaged, "--output", own).code == 0
     assert model.read_bytes() == before
     assert (read_model_file(own)[1].policy or policy).fpr == 0.1

@@ -103,7 +103,11 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one():
     [
         ({"step": "jpg", "quality": 30}, r"steps\[0\].*Did you mean 'jpeg'"),
         ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*Did you mean 'quality'"),
-        ({"step": "jpeg"}, r"steps\[0\]\.quality"),
+        ({"step": "jpeg"}, r"steps\[0\]\.quality.* needs quality"),
+        (
+            {"step": "recapture", "seed": 1},
+            r"steps\[0\]\.seed: the step recapture takes [a-z, ]+\.$",
+        ),
         ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: .*1\.\.100"),
         ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"steps\[0\]\.filter=cubic"),
     ],

@@ -312,7 +312,7 @@ def _step(where: str, values: Any) -> Any:
     required = [name for name, field in known.items() if field.default is MISSING]
     for name in (*given, *required):
         if name not in known or name not in given:
-            takes = f"takes {', '.join(known) or 'no parameter'}"
+            takes = f"takes {', '.join(known)}"
             needs = f" and needs {' and '.join(required)}" if required else ""
             hint = did_you_mean(name, known)
             raise ConfigError(f"{where}.{name}: the step {kind} {takes}{needs}.{hint}")
