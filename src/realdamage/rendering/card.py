@@ -130,50 +130,45 @@ def card_text(given: CardInputs) -> str:
     folds = markdown.read_folds(given.folds) if given.folds else None
     policy, data = metadata.policy, given.model.read_bytes()
     allowed = allowed_share(policy) if policy else 1.0
-    text = (
-        markdown.environment()
-        .get_template("card.md.j2")
-        .render(
-            families=_families,
-            painted=_painted,
-            share=_share,
-            slice=_slice,
-            outcomes_by_source=outcomes_by_source,
-            given=given,
-            metadata=metadata,
-            training=metadata.training,
-            policy=policy,
-            policy_sha256=stored_policy_sha256(data),
-            data=data,
-            sha256=hashlib.sha256(data).hexdigest(),
-            graph_sha256=detector.graph_sha256,
-            facts=words.facts("model.txt.j2", metadata=metadata),
-            today=datetime.datetime.now(datetime.UTC).date(),
-            version=version("realdamage"),
-            evaluations=evaluations,
-            outcome_cells=outcomes.outcome_cells,
-            outcome_columns=outcomes.COLUMNS,
-            benchmark_text=terminal.benchmark_text,
-            few=FEW,
-            least=(LEAST_AUROC, LEAST_TPR),
-            trained_rows=rows,
-            trained=_generators_in_training(metadata.training, rows),
-            folds=folds,
-            audit=words.audit_facts(metadata),
-            policy_facts=words.facts("policy.txt.j2", metadata=metadata),
-            settings=[
-                row
-                for row in _flat(metadata.training)
-                if row[0].split(".")[0] not in _TOLD_ELSEWHERE
-            ],
-            validation=list(_flat(metadata.metrics)),
-            commands=_commands(given, evaluations, folds),
-            weak=[row for each in evaluations for row in weak_slices(each)],
-            allowed=allowed,
-            accused=[row for each in evaluations for row in accused(each, allowed)],
-            strange=[] if rows is None else list(strange_sources(evaluations, rows)),
-            missing_damage=missing_damage(evaluations),
-        )
+    template = markdown.environment().get_template("card.md.j2")
+    text = template.render(
+        families=_families,
+        painted=_painted,
+        share=_share,
+        slice=_slice,
+        outcomes_by_source=outcomes_by_source,
+        given=given,
+        metadata=metadata,
+        training=metadata.training,
+        policy=policy,
+        policy_sha256=stored_policy_sha256(data),
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        graph_sha256=detector.graph_sha256,
+        facts=words.facts("model.txt.j2", metadata=metadata),
+        today=datetime.datetime.now(datetime.UTC).date(),
+        version=version("realdamage"),
+        evaluations=evaluations,
+        outcome_cells=outcomes.outcome_cells,
+        outcome_columns=outcomes.COLUMNS,
+        benchmark_text=terminal.benchmark_text,
+        few=FEW,
+        least=(LEAST_AUROC, LEAST_TPR),
+        trained_rows=rows,
+        trained=_generators_in_training(metadata.training, rows),
+        folds=folds,
+        audit=words.audit_facts(metadata),
+        policy_facts=words.facts("policy.txt.j2", metadata=metadata),
+        settings=[
+            row for row in _flat(metadata.training) if row[0].split(".")[0] not in _TOLD_ELSEWHERE
+        ],
+        validation=list(_flat(metadata.metrics)),
+        commands=_commands(given, evaluations, folds),
+        weak=[row for each in evaluations for row in weak_slices(each)],
+        allowed=allowed,
+        accused=[row for each in evaluations for row in accused(each, allowed)],
+        strange=[] if rows is None else list(strange_sources(evaluations, rows)),
+        missing_damage=missing_damage(evaluations),
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
